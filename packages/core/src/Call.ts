@@ -1,0 +1,133 @@
+/**
+ * A call: what the caller asked for, and what it may override.
+ *
+ * One `Context.Reference` carries the overrides of a call: its deadline, its
+ * timeouts, the model's parameters, the credential, and which candidates may
+ * answer. `Call.withDeadline("10 seconds")` and its like set one of them around
+ * an effect; `Call.stream` sets several around a stream.
+ *
+ * **Gotchas**
+ *
+ * - An override that can bring a failure of its own shows it in the type:
+ *   `withDeadline` adds `DeadlineExceeded`, `withTimeouts` adds `TimedOut`.
+ * - A deadline set here replaces the preset's, longer or shorter.
+ */
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import type { DeadlineExceeded, TimedOut } from "./LlmError.ts"
+
+/**
+ * Parameters of the model. Every adapter translates them into its own names;
+ * one that a provider does not know is left out, except those in `extra`,
+ * which are put into the request's body as they are.
+ */
+export const Parameters = Schema.Struct({
+  /** Randomness, usually 0 to 2. */
+  temperature: Schema.optionalKey(Schema.Finite),
+  /** Nucleus sampling, 0 to 1. */
+  topP: Schema.optionalKey(Schema.Finite),
+  /** The longest answer, in tokens. */
+  maxTokens: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
+  /** Texts that end the answer. */
+  stop: Schema.optionalKey(Schema.Array(Schema.String)),
+  /** For answers that can be had again, where the provider can. */
+  seed: Schema.optionalKey(Schema.Int),
+  presencePenalty: Schema.optionalKey(Schema.Finite),
+  frequencyPenalty: Schema.optionalKey(Schema.Finite),
+  /** How much to think, for models that reason. */
+  reasoningEffort: Schema.optionalKey(Schema.String),
+  /** Fields of the provider's own. */
+  extra: Schema.optionalKey(Schema.Record(Schema.String, Schema.Unknown)),
+})
+
+/** Parameters of the model. */
+export interface Parameters extends Schema.Schema.Type<typeof Parameters> {}
+
+/** Clocks of a call, instead of those of the composition. */
+export interface Timeouts {
+  /** One attempt, whole. */
+  readonly attempt?: Duration.Input | undefined
+  /** A stream's first content. */
+  readonly firstContent?: Duration.Input | undefined
+  /** The gap between parts of a stream. */
+  readonly idle?: Duration.Input | undefined
+}
+
+/** What a caller may override. */
+export interface Overrides {
+  /** The call ends within this time. */
+  readonly deadline?: Duration.Input | undefined
+  readonly timeouts?: Timeouts | undefined
+  readonly parameters?: Parameters | undefined
+  /** A key that is used instead of the configured one. */
+  readonly credential?: Redacted.Redacted<string> | undefined
+  /** Only these candidates may be asked, by name. */
+  readonly pin?: ReadonlyArray<string> | undefined
+  /** These candidates are not asked, by name. */
+  readonly exclude?: ReadonlyArray<string> | undefined
+}
+
+/** The overrides of the current call. */
+export const CurrentOverrides = Context.Reference<Overrides>("@understudy/core/Call", { defaultValue: () => ({}) })
+
+const merge = (a: Overrides, b: Overrides): Overrides => ({
+  ...a,
+  ...b,
+  timeouts: b.timeouts === undefined ? a.timeouts : { ...a.timeouts, ...b.timeouts },
+  parameters: mergeParameters(a.parameters, b.parameters),
+})
+
+/** Parameters where those on the right win, field by field. */
+export const mergeParameters = (
+  a: Parameters | undefined,
+  b: Parameters | undefined,
+): Parameters | undefined => {
+  if (a === undefined || b === undefined) return b ?? a
+  const extra = a.extra === undefined && b.extra === undefined ? undefined : { ...a.extra, ...b.extra }
+  return extra === undefined ? { ...a, ...b } : { ...a, ...b, extra }
+}
+
+const set =
+  (overrides: Overrides) =>
+  <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.flatMap(CurrentOverrides, (current) =>
+      Effect.provideService(self, CurrentOverrides, merge(current, overrides)),
+    )
+
+/** The calls in an effect end within this time. Adds `DeadlineExceeded`. */
+export const withDeadline =
+  (deadline: Duration.Input) =>
+  <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | DeadlineExceeded, R> =>
+    set({ deadline })(self)
+
+/** Other clocks for the calls in an effect. Adds `TimedOut`. */
+export const withTimeouts =
+  (timeouts: Timeouts) =>
+  <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | TimedOut, R> =>
+    set({ timeouts })(self)
+
+/** Other parameters of the model for the calls in an effect, field by field. */
+export const withParameters = (parameters: Parameters) => set({ parameters })
+
+/** Another key for the calls in an effect. Its failures say nothing about the provider's health. */
+export const withCredential = (credential: Redacted.Redacted<string>) => set({ credential })
+
+/** Only these candidates may be asked, by name. */
+export const pin = (...names: ReadonlyArray<string>) => set({ pin: names })
+
+/** These candidates are not asked, by name. */
+export const exclude = (...names: ReadonlyArray<string>) => set({ exclude: names })
+
+/** Overrides for a stream. Adds `DeadlineExceeded` and `TimedOut`, as a deadline or clocks may be among them. */
+export const stream =
+  (overrides: Overrides) =>
+  <A, E, R>(self: Stream.Stream<A, E, R>): Stream.Stream<A, E | DeadlineExceeded | TimedOut, R> =>
+    Stream.unwrap(
+      Effect.map(CurrentOverrides, (current) =>
+        Stream.provideService(self, CurrentOverrides, merge(current, overrides)),
+      ),
+    )

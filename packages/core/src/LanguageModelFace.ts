@@ -1,0 +1,146 @@
+/**
+ * The face of language models: the raw hooks of `effect/ai`.
+ *
+ * A request is what `LanguageModel.make` hands to a provider's hooks, an answer
+ * is a list of encoded response parts, and a stream is made of encoded stream
+ * parts. Everything above (decoding, tool handlers, structured output) stays
+ * with `effect/ai`, outside every policy.
+ *
+ * **Details**
+ *
+ * - Content is text, reasoning, tool calls, files and sources. Response
+ *   metadata and the `-start` of a block are preamble.
+ * - The end marker is the `finish` part.
+ * - A finish reason of `content-filter` is `ContentFiltered`, and `error` is
+ *   `ProviderUnavailable`: in an answer and before the commit point as
+ *   themselves, after it inside `StreamInterrupted`. `length` is an answer.
+ */
+import type * as LanguageModel from "effect/ai/LanguageModel"
+import type * as Response from "effect/ai/Response"
+import type { Face, Inspector, Subject } from "./Face.ts"
+import { Verdict } from "./Face.ts"
+import type { Delivered, ProviderFailure } from "./LlmError.ts"
+import { ContentFiltered, InvalidResponse, isLlmError, ProviderUnavailable, UnknownFailure, withEvidence } from "./LlmError.ts"
+
+/** What a language model is asked. */
+export interface Request extends LanguageModel.ProviderOptions {}
+/** What it answers. */
+export type Answer = ReadonlyArray<Response.PartEncoded>
+/** The failures that answers and parts can hide. */
+export type Hidden = ProviderFailure
+/** What its stream is made of. */
+export type Part = Response.StreamPartEncoded
+
+/** The face of language models. */
+export interface LanguageModelFace extends Face<Request, Answer, Part, Hidden> {}
+
+const failureOfFinish = (reason: string, subject: Subject): ProviderFailure | undefined => {
+  switch (reason) {
+    case "content-filter":
+      return new ContentFiltered({ ...subject, stage: "answer" })
+    case "error":
+      return new ProviderUnavailable({ ...subject, detail: "It ended the answer with an error." })
+    default:
+      return undefined
+  }
+}
+
+const failureOfErrorPart = (error: unknown, subject: Subject): ProviderFailure => {
+  if (isLlmError(error)) {
+    switch (error._tag) {
+      case "DeadlineExceeded":
+      case "CircuitOpen":
+      case "CapacityExceeded":
+      case "AllProvidersFailed":
+        break
+      default:
+        return error
+    }
+  }
+  return withEvidence(new UnknownFailure({ ...subject, detail: "It sent an error inside the stream." }), {
+    cause: error,
+  })
+}
+
+const judge = (answer: Answer, subject: Subject): ProviderFailure | undefined => {
+  let content = false
+  let finished = false
+  for (const part of answer) {
+    if (part.type === "finish") {
+      finished = true
+      const failure = failureOfFinish(part.reason, subject)
+      if (failure !== undefined) return failure
+    } else if (part.type !== "response-metadata") {
+      content = true
+    }
+  }
+  return content || finished
+    ? undefined
+    : new InvalidResponse({ ...subject, kind: "protocol", detail: "The answer is empty." })
+}
+
+const inspect = (subject: Subject): Inspector<Part, Hidden> => {
+  let parts = 0
+  let characters = 0
+  let inside: Delivered["inside"] = "nothing"
+  return {
+    verdict: (part) => {
+      switch (part.type) {
+        case "text-delta":
+          parts++
+          characters += part.delta.length
+          inside = "text"
+          return part.delta === "" ? Verdict.preamble : Verdict.content
+        case "reasoning-delta":
+          parts++
+          inside = "reasoning"
+          return part.delta === "" ? Verdict.preamble : Verdict.content
+        case "tool-params-start":
+        case "tool-params-delta":
+          parts++
+          inside = "tool call"
+          return Verdict.content
+        case "response-metadata":
+        case "text-start":
+        case "reasoning-start":
+          parts++
+          return Verdict.preamble
+        case "text-end":
+        case "reasoning-end":
+        case "tool-params-end":
+          parts++
+          inside = "nothing"
+          return Verdict.preamble
+        case "finish":
+          parts++
+          return part.reason === "content-filter" || part.reason === "error" ? Verdict.failure : Verdict.end
+        case "error":
+          return Verdict.failure
+        default:
+          parts++
+          inside = "nothing"
+          return Verdict.content
+      }
+    },
+    failure: (part) =>
+      (part.type === "finish" ? failureOfFinish(part.reason, subject) : undefined) ??
+      failureOfErrorPart(part.type === "error" ? part.error : part, subject),
+    delivered: () => ({ parts, characters, inside }),
+  }
+}
+
+/** The text of an answer: its text parts, joined. */
+export const text = (answer: Answer): string => {
+  let out = ""
+  for (const part of answer) if (part.type === "text") out += part.text
+  return out
+}
+
+/** The face of language models. */
+export const languageModelFace: LanguageModelFace = {
+  name: "language model",
+  judge,
+  inspect,
+  text,
+  partText: (part) => (part.type === "text-delta" ? part.delta : ""),
+}

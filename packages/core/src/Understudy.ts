@@ -1,0 +1,135 @@
+/**
+ * The preset: candidates in, one provider that survives a bad day out.
+ *
+ * Each candidate gets clocks, a circuit breaker and retries, in the right
+ * order; a failover asks them by priority; the call has a deadline. Every
+ * number has a default that is right for LLM calls, and every part can be used
+ * by hand instead.
+ *
+ * **Details**
+ *
+ * - Order: deadline ( failover ( retry ( breaker ( clocks ( provider ))))).
+ * - The options are a schema, `Understudy.Options`. A configuration file is
+ *   read with the same schema, where a candidate names its adapter instead of
+ *   holding a provider: `Understudy.optionsOf`.
+ * - The provider needs the services in `Understudy.layer`, where all state
+ *   lives.
+ * - Options that cannot be meant are thrown as `InvalidOptions` when the
+ *   provider is made, with their path.
+ *
+ * **Example** (Two candidates)
+ *
+ * ```ts
+ * import { type LanguageModelFace, type LlmError, type Provider, Understudy } from "@understudy/core"
+ *
+ * type Model = Provider.Provider<LanguageModelFace.LanguageModelFace, LlmError.ProviderFailure>
+ *
+ * export const resilient = (openai: Model, claude: Model) =>
+ *   Understudy.make({
+ *     candidates: [{ provider: openai }, { provider: claude, priority: 1 }],
+ *     deadline: { generate: "20 seconds" },
+ *   })
+ * ```
+ */
+import * as Schema from "effect/Schema"
+import type { Layer } from "effect/Layer"
+import * as CircuitBreaker from "./CircuitBreaker.ts"
+import type { Any } from "./Face.ts"
+import * as Failover from "./Failover.ts"
+import { checked, type InvalidOptions } from "./internal/options.ts"
+import type { DeadlineExceeded } from "./LlmError.ts"
+import type { AnyOf, ErrorOf, FaceOf, Provider, ServicesOf } from "./Provider.ts"
+import { isProvider } from "./Provider.ts"
+import * as Retry from "./Retry.ts"
+import * as Timeouts from "./Timeouts.ts"
+
+const attempts = {
+  /** Clocks of the attempts, or `false` for none. */
+  timeouts: Schema.optional(Schema.Union([Schema.Literal(false), Timeouts.Options])),
+  /** The circuit breaker, or `false` for none. */
+  breaker: Schema.optional(Schema.Union([Schema.Literal(false), CircuitBreaker.Options])),
+  /** When to ask the same candidate again, or `false` for never. */
+  retry: Schema.optional(Schema.Union([Schema.Literal(false), Retry.Options])),
+}
+
+/** What is said of one candidate besides its provider. Its policies win over those for all, field by field. */
+export const CandidateOptions = Schema.Struct({ ...Failover.CandidateOptions.fields, ...attempts })
+
+/** What is said of one candidate besides its provider. */
+export interface CandidateOptions extends Schema.Schema.Type<typeof CandidateOptions> {}
+
+/** What is said of the composition as a whole. */
+export const Policies = Schema.Struct({
+  ...Failover.Options.fields,
+  ...attempts,
+  /** When the call must have ended, or `false` for never. */
+  deadline: Schema.optional(Schema.Union([Schema.Literal(false), Timeouts.DeadlineOptions])),
+})
+
+/** What is said of the composition as a whole. */
+export interface Policies extends Schema.Schema.Type<typeof Policies> {}
+
+/** The options with candidates of this form: a configuration file names adapters where a program holds providers. */
+export const optionsOf = <const Fields extends Schema.Struct.Fields>(candidate: Fields) =>
+  Schema.Struct({
+    candidates: Schema.NonEmptyArray(Schema.Struct({ ...CandidateOptions.fields, ...candidate })),
+    ...Policies.fields,
+  })
+
+/** All options of `Understudy.make`. */
+export const Options = optionsOf({
+  provider: Schema.declare<AnyOf<Any>>((u): u is AnyOf<Any> => isProvider(u), { expected: "a provider" }),
+})
+
+/** A candidate with its provider. */
+export interface Candidate<P> extends CandidateOptions {
+  readonly provider: P
+}
+
+type ProviderOf<C> = C extends { readonly provider: infer P } ? P : never
+
+const over = <O extends object>(mine: O | false | undefined, all: O | false | undefined): O | false =>
+  mine === false || (mine === undefined && all === false) ? false : ({ ...(all === false ? {} : all), ...mine } as O)
+
+/**
+ * Candidates in, one resilient provider out. What leaves it before the commit
+ * point is `AllProvidersFailed`, `DeadlineExceeded`, and those failures of the
+ * candidates whose remedy is a changed request.
+ */
+export const make = <
+  C extends Candidate<AnyOf<Any>>,
+  const Rest extends ReadonlyArray<Candidate<AnyOf<FaceOf<ProviderOf<NoInfer<C>>>>>>,
+>(
+  options: { readonly candidates: readonly [C, ...Rest] } & Policies,
+): Provider<
+  FaceOf<ProviderOf<C>>,
+  Failover.Leaves<ErrorOf<ProviderOf<C>> | ErrorOf<ProviderOf<Rest[number]>>> | DeadlineExceeded,
+  ServicesOf<ProviderOf<C>> | ServicesOf<ProviderOf<Rest[number]>> | CircuitBreaker.Circuits
+> => {
+  const o = checked("Understudy.make", Options, options)
+  const candidates = o.candidates.map((candidate) => {
+    const timeouts = over(candidate.timeouts, o.timeouts)
+    const breaker = over(candidate.breaker, o.breaker)
+    const retry = over(candidate.retry, o.retry)
+    let provider = candidate.provider
+    if (timeouts !== false) provider = provider.pipe(Timeouts.with(timeouts))
+    if (breaker !== false) {
+      provider = provider.pipe(
+        CircuitBreaker.with(o.patience === undefined ? breaker : { patience: o.patience, ...breaker }),
+      )
+    }
+    if (retry !== false) provider = provider.pipe(Retry.with(retry))
+    const { contextWindow, enabled, priority } = candidate
+    return { provider, contextWindow, enabled, priority }
+  }) as [Failover.Candidate<AnyOf<Any>>]
+  const { maxAttempts, name, patience, whenFiltered } = o
+  const failover = Failover.make(candidates, { maxAttempts, name, patience, whenFiltered })
+  const bounded: unknown = o.deadline === false ? failover : failover.pipe(Timeouts.deadline(o.deadline))
+  return bounded as ReturnType<typeof make<C, Rest>>
+}
+
+/** All state that a composition needs, in memory: the circuits. */
+export const layer: Layer<CircuitBreaker.Circuits> = CircuitBreaker.layer
+
+/** What is thrown for options that cannot be meant. */
+export type { InvalidOptions }
