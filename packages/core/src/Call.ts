@@ -13,7 +13,7 @@
  * - A deadline set here replaces the preset's, longer or shorter.
  */
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
@@ -82,10 +82,7 @@ const merge = (a: Overrides, b: Overrides): Overrides => ({
 })
 
 /** Parameters where those on the right win, field by field. */
-export const mergeParameters = (
-  a: Parameters | undefined,
-  b: Parameters | undefined,
-): Parameters | undefined => {
+export const mergeParameters = (a: Parameters | undefined, b: Parameters | undefined): Parameters | undefined => {
   if (a === undefined || b === undefined) return b ?? a
   const extra = a.extra === undefined && b.extra === undefined ? undefined : { ...a.extra, ...b.extra }
   return extra === undefined ? { ...a, ...b } : { ...a, ...b, extra }

@@ -136,11 +136,7 @@ const makeCircuits = (): Circuits["Service"] => {
 /** Circuits in memory, for one process. */
 export const layer: Layer.Layer<Circuits> = Layer.sync(Circuits)(makeCircuits)
 
-const admissionOf = (
-  key: string,
-  policy: Numbers,
-  classify: ((error: unknown) => Outcome) | undefined,
-): Admission => {
+const admissionOf = (key: string, policy: Numbers, classify: ((error: unknown) => Outcome) | undefined): Admission => {
   // One lookup for each set of circuits, not for each call.
   let known: Circuits["Service"] | undefined
   let circuit: Breaker | undefined
@@ -207,5 +203,7 @@ export const stream = <F extends Any, E, R>(
   options: With & { readonly key: string; readonly face: F },
 ): Stream.Stream<Part<F>, E | Hidden<F> | CircuitOpen | StreamInterrupted, R | Circuits> => {
   const { face, ...rest } = options
-  return fromStream(self, { face, name: options.key }).pipe(with_(rest)).stream(undefined as never)
+  return fromStream(self, { face, name: options.key })
+    .pipe(with_(rest))
+    .stream(undefined as never)
 }

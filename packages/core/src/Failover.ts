@@ -44,7 +44,7 @@ import {
   type LlmError,
   withEvidence,
 } from "./LlmError.ts"
-import type { AnyOf, ErrorOf, FaceOf, Provider, ServicesOf } from "./Provider.ts"
+import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./Provider.ts"
 import { fromParts, isProvider, need, peek } from "./Provider.ts"
 
 /** What is known of a candidate besides its provider. */
@@ -80,14 +80,14 @@ export const Options = Schema.Struct({
 /** How candidates are asked. */
 export interface Options extends Schema.Schema.Type<typeof Options> {}
 
-type AnyEntry<F extends Any> = AnyOf<F> | Candidate<AnyOf<F>>
+type AnyEntry<P extends AnyProvider> = P | Candidate<P>
 type ProviderOf<C> = C extends { readonly provider: infer P } ? P : C
 
 /** What leaves a failover of these candidates. */
 export type Leaves<E> = AllProvidersFailed | Extract<E, { readonly _tag: FinalTag }> | Exclude<E, LlmError>
 
 interface Entry {
-  readonly provider: AnyOf<Any>
+  readonly provider: AnyProvider
   readonly priority: number
   readonly enabled: boolean
   readonly contextWindow: number | undefined
@@ -172,10 +172,12 @@ class Course {
   private readonly kind: Kind
   private readonly name: string
   private readonly whenFiltered: "stop" | "next"
-  private readonly run: (provider: AnyOf<Any>) => Effect.Effect<unknown, unknown, unknown>
+  private readonly run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>
   private readonly isReady: (entry: Entry) => boolean
   private readonly reject: (entry: Entry) => unknown
   private readonly failuresBefore: number
+  /** What a failover around this one lends. */
+  private readonly outer: Pick<CallRecord, "alternatives" | "alternativeNeeds">
   private smallestWindow = 0
 
   constructor(
@@ -184,7 +186,7 @@ class Course {
     kind: Kind,
     name: string,
     whenFiltered: "stop" | "next",
-    run: (provider: AnyOf<Any>) => Effect.Effect<unknown, unknown, unknown>,
+    run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>,
     look: (entry: Entry) => ReturnType<typeof peek>,
   ) {
     this.entries = entries
@@ -196,6 +198,7 @@ class Course {
     this.isReady = (entry) => look(entry)?.ready ?? true
     this.reject = (entry) => look(entry)?.rejection()
     this.failuresBefore = record.failures.length
+    this.outer = { alternatives: record.alternatives, alternativeNeeds: record.alternativeNeeds }
   }
 
   /** Asks from this candidate on. */
@@ -230,16 +233,18 @@ class Course {
   /** Tells the policies below how many candidates are behind the one that is asked, and what they need. */
   private lend(index: number): void {
     const { entries, kind, record } = this
-    const rest = entries.slice(index + 1)
-    if (rest.length === 0) {
-      record.alternatives = () => 0
-      record.alternativeNeeds = () => 0
+    const { alternativeNeeds, alternatives } = this.outer
+    if (index === entries.length - 1) {
+      record.alternatives = alternatives
+      record.alternativeNeeds = alternativeNeeds
       return
     }
-    record.alternatives = () => rest.reduce((n, entry) => (this.fits(entry) && this.isReady(entry) ? n + 1 : n), 0)
+    const rest = entries.slice(index + 1)
+    const ready = (entry: Entry): boolean => this.fits(entry) && this.isReady(entry)
+    record.alternatives = () => rest.reduce((n, entry) => (ready(entry) ? n + 1 : n), alternatives())
     record.alternativeNeeds = () => {
-      const next = rest.find((entry) => this.fits(entry) && this.isReady(entry))
-      return next === undefined ? 0 : need(next.provider, kind)
+      const next = rest.find(ready)
+      return next === undefined ? alternativeNeeds() : need(next.provider, kind)
     }
   }
 
@@ -290,8 +295,8 @@ class Course {
  * failover; adds `AllProvidersFailed`.
  */
 export const make = <
-  C extends AnyEntry<Any>,
-  const Rest extends ReadonlyArray<AnyEntry<FaceOf<ProviderOf<NoInfer<C>>>>>,
+  C extends AnyEntry<AnyProvider>,
+  const Rest extends ReadonlyArray<AnyEntry<AnyOf<FaceOf<ProviderOf<NoInfer<C>>>>>>,
 >(
   candidates: readonly [C, ...Rest],
   options: Options = {},
@@ -312,7 +317,7 @@ export const make = <
   const course = (
     record: CallRecord,
     kind: Kind,
-    run: (provider: AnyOf<Any>) => Effect.Effect<unknown, unknown, unknown>,
+    run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>,
   ): Effect.Effect<unknown, unknown, unknown> =>
     Effect.withFiber((fiber) => {
       record.patience = patience
@@ -339,7 +344,7 @@ export const make = <
     face: first.face,
     generate: (request, record) => course(record, "generate", (p) => p.generate(request)),
     open: (request, scope, record) =>
-      course(record, "stream", (p) => p.open(request, scope)) as ReturnType<AnyOf<Any>["open"]>,
+      course(record, "stream", (p) => p.open(request, scope)) as ReturnType<AnyProvider["open"]>,
     peek: (context, record, now) => {
       const ready = entries.some((entry) => peek(entry.provider, context, record, now)?.ready ?? true)
       return ready

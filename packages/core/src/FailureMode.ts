@@ -323,8 +323,7 @@ export const override = (overrides: Overrides, self: Table = table): Table => {
 }
 
 /** A layer with some cells replaced. */
-export const layer = (overrides: Overrides): Layer.Layer<never> =>
-  Layer.succeed(FailureModes)(override(overrides))
+export const layer = (overrides: Overrides): Layer.Layer<never> => Layer.succeed(FailureModes)(override(overrides))
 
 const ownedBy = (f: { readonly credential: "operator" | "call" }, status: number): number =>
   f.credential === "operator" ? 500 : status

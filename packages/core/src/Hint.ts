@@ -104,7 +104,6 @@ const unitOf = (word: string): number => {
 }
 
 const units = "ns|us|µs|ms|msecs?|millis|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?"
-const step = String.raw`\d{1,12}(?:\.\d{1,12})?\s?(?:${units})(?![a-z])`
 const compound = String.raw`\d{1,12}(?:\.\d{1,12})?\s?(?:${units})(?:(?:,? and |, ?| )?\d{1,12}(?:\.\d{1,12})?\s?(?:${units})){0,4}(?![a-z])`
 const clock = String.raw`(?:\d{1,2}\.)?\d{1,3}:\d{2}:\d{2}(?:\.\d{1,9})?`
 const wholeCompound = new RegExp(`^${compound}$`)
@@ -113,7 +112,10 @@ const wholeClock = new RegExp(`^${clock}$`)
 /** `1h2m3.5s`, `5 minutes and 3 seconds`, `00:01:30`, in milliseconds. */
 const spelled = (text: string): number | undefined => {
   if (wholeClock.test(text)) {
-    const [seconds = 0, minutes = 0, rest = "0"] = text.split(":").toReversed().map((part, i) => (i < 2 ? Number(part) : part))
+    const [seconds = 0, minutes = 0, rest = "0"] = text
+      .split(":")
+      .toReversed()
+      .map((part, i) => (i < 2 ? Number(part) : part))
     const [hours, days = "0"] = String(rest).split(".").toReversed()
     return ((Number(days) * 24 + Number(hours)) * 60 + Number(minutes)) * 60_000 + Number(seconds) * 1000
   }
@@ -206,7 +208,18 @@ const delay = (raw: unknown): number | undefined => {
   return valueOf(raw, undefined)
 }
 
-const secondsFields = new Set(["retryafter", "retryafterseconds", "retryafters", "retryaftersec", "retryin", "resetsinseconds", "resetsin", "cooldown", "cooldownseconds", "secondsuntilreset"])
+const secondsFields = new Set([
+  "retryafter",
+  "retryafterseconds",
+  "retryafters",
+  "retryaftersec",
+  "retryin",
+  "resetsinseconds",
+  "resetsin",
+  "cooldown",
+  "cooldownseconds",
+  "secondsuntilreset",
+])
 const instantFields = new Set(["resetsat", "resetat"])
 
 const fromFields = (said: Said.Said, now: number | undefined): Explained | undefined => {
@@ -227,10 +240,11 @@ const fromFields = (said: Said.Said, now: number | undefined): Explained | undef
   return undefined
 }
 
-const lead = String.raw`(?:try(?:ing)? (?:your request |the request |this request )?again|retry(?:ing)?(?: (?:your|the|this) request| again)?|wait(?:ing)?|(?:will )?resets?|be reset|available(?: again)?|back|come back|cool ?down|replenish(?:es)?|refresh(?:es)?|expires?|unblocked|remaining time)`
+const lead = String.raw`(?:try(?:ing)? (?:your request |the request |this request )?again|retry(?:ing)?(?: (?:your|the|this) request| again)?|wait(?:ing)?|(?:will )?resets?|be reset|be replenished|available(?: again)?|back|come back|cool ?down|replenish(?:es)?|refresh(?:es)?|expires?|unblocked|remaining time)`
 const joint = String.raw`(?: (?:in|after|for|within|until|at least|approximately|about|another|up to|around)){0,3}:? ?~?(?:about )?`
 const inWords = new RegExp(`\\b${lead}${joint}(${clock}|${compound})`, "g")
-const field = /\bretry[-_ ]?after["']?(?:\s{0,2}[:=]|\sis)?\s{0,2}["']?(\d{1,9}(?:\.\d{1,9})?)(?=["',;.})\s]|$)(?!\s?(?:ms|milli|min|h|d|attempt|time|more))/g
+const field =
+  /\bretry[-_ ]?after["']?(?:\s{0,2}[:=]|\sis)?\s{0,2}["']?(\d{1,9}(?:\.\d{1,9})?)(?=["',;.})\s]|$)(?!\s?(?:ms|milli|min|h|d|attempt|time|more))/g
 const onDate =
   /\b(?:again|until|at|on|after|resets?)\s(\d{4}-\d\d-\d\d(?:t\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:z|[+-]\d\d:?\d\d)?|(?:,? at)? ?\d\d:\d\d(?::\d\d)? ?utc))/g
 
@@ -273,7 +287,7 @@ interface Bucket {
 const bucketsOf = (headers: Said.Headers): ReadonlyMap<string, Bucket> => {
   const out = new Map<string, Bucket>()
   for (const [name, value] of Object.entries(headers)) {
-    const match = /^(?:x-|anthropic-)?rate-?limit-(.{1,60})$/.exec(name)
+    const match = /^(?:x-|anthropic-)?rate-?limit-([a-z-]{1,60})$/.exec(name)
     const parts = match?.[1]?.split("-") ?? []
     const part = parts.find((p) => p === "remaining" || p === "reset")
     if (part === undefined) continue
@@ -303,7 +317,10 @@ const fromBuckets = (said: Said.Said, headers: Said.Headers, now: number | undef
       }
     }
     if (longest !== undefined) return longest
-    const inner = hint(from === headers ? undefined : valueOf(from["retry-after"], now), "header retry-after of the error")
+    const inner = hint(
+      from === headers ? undefined : valueOf(from["retry-after"], now),
+      "header retry-after of the error",
+    )
     if (inner !== undefined) return inner
     // The later drafts of RateLimit fields: `"default";r=0;t=17`.
     const draft = /;\s?r=0\b[^,]{0,60};\s?t=(\d{1,9})/.exec(from["ratelimit"] ?? "")

@@ -16,11 +16,22 @@
  *   themselves, after it inside `StreamInterrupted`. `length` is an answer.
  */
 import type * as LanguageModel from "effect/ai/LanguageModel"
+import * as Prompt from "effect/ai/Prompt"
 import type * as Response from "effect/ai/Response"
+import * as Context from "effect/Context"
+import * as Option from "effect/Option"
+import * as Tracer from "effect/Tracer"
 import type { Face, Inspector, Subject } from "./Face.ts"
 import { Verdict } from "./Face.ts"
 import type { Delivered, ProviderFailure } from "./LlmError.ts"
-import { ContentFiltered, InvalidResponse, isLlmError, ProviderUnavailable, UnknownFailure, withEvidence } from "./LlmError.ts"
+import {
+  ContentFiltered,
+  InvalidResponse,
+  isLlmError,
+  ProviderUnavailable,
+  UnknownFailure,
+  withEvidence,
+} from "./LlmError.ts"
 
 /** What a language model is asked. */
 export interface Request extends LanguageModel.ProviderOptions {}
@@ -135,6 +146,39 @@ export const text = (answer: Answer): string => {
   for (const part of answer) if (part.type === "text") out += part.text
   return out
 }
+
+/**
+ * A request made by hand, for those who ask a provider without `effect/ai`'s
+ * `LanguageModel` in between.
+ *
+ * **Example** (A plain question)
+ *
+ * ```ts
+ * import { LanguageModelFace } from "@understudy/core"
+ *
+ * export const request = LanguageModelFace.request("Who wrote Dune?")
+ * ```
+ */
+export const request = (
+  prompt: Prompt.RawInput,
+  options: Partial<Pick<Request, "tools" | "toolChoice" | "responseFormat">> = {},
+): Request => ({
+  prompt: Prompt.make(prompt),
+  tools: options.tools ?? [],
+  toolChoice: options.toolChoice ?? (options.tools === undefined ? "none" : "auto"),
+  responseFormat: options.responseFormat ?? { type: "text" },
+  span: new Tracer.NativeSpan({
+    name: "understudy.request",
+    parent: Option.none(),
+    annotations: Context.empty(),
+    links: [],
+    startTime: 0n,
+    kind: "client",
+    sampled: false,
+  }),
+  previousResponseId: undefined,
+  incrementalPrompt: undefined,
+})
 
 /** The face of language models. */
 export const languageModelFace: LanguageModelFace = {

@@ -82,9 +82,7 @@ const common = <const Tag extends keyof typeof retryableByDefault>(tag: Tag) => 
   /** The hint: when the provider said to come back, as it was said. JSON holds milliseconds. */
   retryAfter: Schema.optionalKey(Schema.DurationFromMillis),
   /** Would the same request have a chance later? */
-  retryable: Schema.Boolean.pipe(
-    Schema.withConstructorDefault(Effect.succeed<boolean>(retryableByDefault[tag])),
-  ),
+  retryable: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed<boolean>(retryableByDefault[tag]))),
   /** One more sentence in our own words, never the provider's. */
   detail: Schema.optionalKey(Schema.String),
 })
@@ -158,9 +156,7 @@ const connectionWords: Record<typeof ConnectionFault.Type, string> = {
 /** The connection could not be made, or broke before the answer was there. Strategy: retry, then failover. */
 export class ConnectionFailed extends Schema.TaggedError<ConnectionFailed, Evidence>()("ConnectionFailed", {
   ...common("ConnectionFailed"),
-  fault: ConnectionFault.pipe(
-    Schema.withConstructorDefault(Effect.succeed<typeof ConnectionFault.Type>("other")),
-  ),
+  fault: ConnectionFault.pipe(Schema.withConstructorDefault(Effect.succeed<typeof ConnectionFault.Type>("other"))),
 }) {
   override get message(): string {
     const next = this.retryable ? "Ask again, or let another provider answer." : "Check its address and certificate."

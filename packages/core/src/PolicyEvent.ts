@@ -118,7 +118,8 @@ export const observeStream =
 /** Tells an observer of every event of every call below the layer. */
 export const layer = (observer: Observer): Layer.Layer<never> => Layer.succeed(CurrentObserver)(observer)
 
-const seconds = (ms: number): string => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`)
+const seconds = (ms: number): string =>
+  ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`
 
 /** One line for a person. */
 export const describe = (event: PolicyEvent): string => {

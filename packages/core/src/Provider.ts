@@ -71,6 +71,10 @@ export interface Provider<in out F extends Any, out E = never, out R = never> ex
   readonly stream: (request: Request<F>) => Stream.Stream<Part<F>, E | StreamInterrupted, R>
 }
 
+/** Any provider. */
+// eslint-disable-next-line typescript/no-explicit-any -- only `any` fits every face, which are invariant
+export type AnyProvider = Provider<any, any, any>
+
 /** Any provider of a face. */
 // eslint-disable-next-line typescript/no-explicit-any -- a bound over variant parameters needs it
 export type AnyOf<F extends Any> = Provider<F, any, any>
@@ -255,7 +259,12 @@ export const make = <F extends Any, E = never, R = never>(options: {
     face,
     generate,
     open: (request, scope) =>
-      opened.openStream(stream(request), face.inspect(subject) as Inspector<Part<F>, Hidden<F> & LlmError>, subject, scope),
+      opened.openStream(
+        stream(request),
+        face.inspect(subject) as Inspector<Part<F>, Hidden<F> & LlmError>,
+        subject,
+        scope,
+      ),
     composite: false,
     clocks: noClocks,
     admission: undefined,
@@ -322,10 +331,10 @@ export const provideContext =
  * ```
  */
 export const Service =
-  <Self, P extends AnyOf<Any>>() =>
+  <Self, P extends AnyProvider>() =>
   <const Id extends string>(id: Id) =>
     ContextModule.Service<Self, P>()(id)
 
 /** A layer for a provider's service. */
-export const layer = <I, P extends AnyOf<Any>>(service: ContextModule.Key<I, P>, provider: P): Layer.Layer<I> =>
+export const layer = <I, P extends AnyProvider>(service: ContextModule.Key<I, P>, provider: P): Layer.Layer<I> =>
   Layer.succeed(service)(provider)

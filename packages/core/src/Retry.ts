@@ -24,7 +24,7 @@
  *
  * Full jitter: Brooker, "Exponential Backoff and Jitter", AWS, 2015.
  */
-import * as Cause from "effect/Cause"
+import type * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
@@ -102,7 +102,8 @@ const backoff = (numbers: Numbers, n: number, random: number): number => {
   return numbers.jitter === "full" ? envelope * random : envelope
 }
 
-const hintOf = (failure: LlmError): number => (failure.retryAfter === undefined ? 0 : Duration.toMillis(failure.retryAfter))
+const hintOf = (failure: LlmError): number =>
+  failure.retryAfter === undefined ? 0 : Duration.toMillis(failure.retryAfter)
 
 /** At least the hint, plus up to 10 %, and never shorter than the schedule's own wait. */
 const withHint = (delay: number, hint: number, random: number): number =>
@@ -232,5 +233,7 @@ export const stream = <F extends Any, E, R, const T extends RetryableTag = Retry
   options: With<T> & { readonly face: F },
 ): Stream.Stream<Part<F>, E | Hidden<F> | StreamInterrupted, R> => {
   const { face, ...rest } = options
-  return fromStream(self, { face }).pipe(with_(rest as With<T>)).stream(undefined as never)
+  return fromStream(self, { face })
+    .pipe(with_(rest as With<T>))
+    .stream(undefined as never)
 }

@@ -23,7 +23,7 @@
  *
  * - An attempt that cannot be interrupted is waited for.
  */
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import type { Any, Hidden, Part } from "./Face.ts"
@@ -123,5 +123,7 @@ export const stream = <F extends Any, E, R>(
   options: Options & { readonly face: F; readonly name?: string | undefined },
 ): Stream.Stream<Part<F>, E | Hidden<F> | TimedOut | StreamInterrupted, R> => {
   const { face, name, ...rest } = options
-  return fromStream(self, { face, name }).pipe(with_(rest)).stream(undefined as never)
+  return fromStream(self, { face, name })
+    .pipe(with_(rest))
+    .stream(undefined as never)
 }

@@ -34,11 +34,10 @@
 import * as Schema from "effect/Schema"
 import type { Layer } from "effect/Layer"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
-import type { Any } from "./Face.ts"
 import * as Failover from "./Failover.ts"
-import { checked, type InvalidOptions } from "./internal/options.ts"
+import { checked, InvalidOptions } from "./internal/options.ts"
 import type { DeadlineExceeded } from "./LlmError.ts"
-import type { AnyOf, ErrorOf, FaceOf, Provider, ServicesOf } from "./Provider.ts"
+import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./Provider.ts"
 import { isProvider } from "./Provider.ts"
 import * as Retry from "./Retry.ts"
 import * as Timeouts from "./Timeouts.ts"
@@ -78,7 +77,7 @@ export const optionsOf = <const Fields extends Schema.Struct.Fields>(candidate: 
 
 /** All options of `Understudy.make`. */
 export const Options = optionsOf({
-  provider: Schema.declare<AnyOf<Any>>((u): u is AnyOf<Any> => isProvider(u), { expected: "a provider" }),
+  provider: Schema.declare<AnyProvider>((u): u is AnyProvider => isProvider(u), { expected: "a provider" }),
 })
 
 /** A candidate with its provider. */
@@ -97,7 +96,7 @@ const over = <O extends object>(mine: O | false | undefined, all: O | false | un
  * candidates whose remedy is a changed request.
  */
 export const make = <
-  C extends Candidate<AnyOf<Any>>,
+  C extends Candidate<AnyProvider>,
   const Rest extends ReadonlyArray<Candidate<AnyOf<FaceOf<ProviderOf<NoInfer<C>>>>>>,
 >(
   options: { readonly candidates: readonly [C, ...Rest] } & Policies,
@@ -121,7 +120,7 @@ export const make = <
     if (retry !== false) provider = provider.pipe(Retry.with(retry))
     const { contextWindow, enabled, priority } = candidate
     return { provider, contextWindow, enabled, priority }
-  }) as [Failover.Candidate<AnyOf<Any>>]
+  }) as [Failover.Candidate<AnyProvider>]
   const { maxAttempts, name, patience, whenFiltered } = o
   const failover = Failover.make(candidates, { maxAttempts, name, patience, whenFiltered })
   const bounded: unknown = o.deadline === false ? failover : failover.pipe(Timeouts.deadline(o.deadline))
@@ -131,5 +130,7 @@ export const make = <
 /** All state that a composition needs, in memory: the circuits. */
 export const layer: Layer<CircuitBreaker.Circuits> = CircuitBreaker.layer
 
-/** What is thrown for options that cannot be meant. */
-export type { InvalidOptions }
+export {
+  /** What is thrown for options that cannot be meant; its message names the option and what was expected. */
+  InvalidOptions,
+}

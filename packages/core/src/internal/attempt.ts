@@ -9,7 +9,7 @@
  */
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -73,14 +73,24 @@ const outcomeOf = (
     if (reason._tag !== "Fail") continue
     const error = reason.error
     if (isLlmError(error)) {
-      outcome = FailureMode.health(error, modes)
       const failure = error._tag === "StreamInterrupted" ? (error.failure ?? error) : error
+      outcome = FailureMode.health(failure, modes)
       hint = failure.retryAfter === undefined ? 0 : Duration.toMillis(failure.retryAfter)
     } else {
-      outcome = admission.classify === undefined ? "failure" : admission.classify(error)
+      outcome = judged(error, admission.classify)
     }
   }
   return { outcome, hint }
+}
+
+const judged = (error: unknown, classify: Admission["classify"]): Outcome => {
+  if (classify === undefined) return "failure"
+  try {
+    return classify(error)
+  } catch {
+    // A judge that throws says nothing, and must not keep the slot.
+    return "ignored"
+  }
 }
 
 /** The lifecycle of one attempt: its slot in the circuit, its number, its events. */
@@ -262,11 +272,25 @@ const resolve = (kind: Kind, clocks: Clocks, record: CallRecord): Resolved => {
     return { first: attempt, idle: Infinity, whole: attempt }
   }
   const whole = or(over?.attempt, clocks.streamAttempt)
-  return { first: Math.min(or(over?.firstContent, clocks.firstContent), whole), idle: or(over?.idle, clocks.idle), whole }
+  return {
+    first: Math.min(or(over?.firstContent, clocks.firstContent), whole),
+    idle: or(over?.idle, clocks.idle),
+    whole,
+  }
 }
 
 /** How long an attempt of this plan may need, for those who must leave it the time. */
-export const needOf = (kind: Kind, clocks: Clocks): number => (kind === "generate" ? clocks.attempt : clocks.firstContent)
+export const needOf = (kind: Kind, clocks: Clocks): number =>
+  kind === "generate" ? clocks.attempt : clocks.firstContent
+
+const judgeExit = <A>(value: A, judge: (value: A) => LlmError | undefined): Exit.Exit<A, LlmError> => {
+  try {
+    const hidden = judge(value)
+    return hidden === undefined ? Exit.succeed(value) : Exit.fail(hidden)
+  } catch (defect) {
+    return Exit.die(defect)
+  }
+}
 
 /**
  * Runs a leaf as one attempt. The leaf's success is judged by `judge`, and, when
@@ -303,15 +327,8 @@ const run = <A, E>(
     const finish = (exit: Exit.Exit<A, E>): Exit.Exit<A, E> => {
       if (cancelTimer !== undefined) cancelTimer()
       if (exit._tag === "Success") {
-        const hidden = judge(exit.value)
-        if (hidden === undefined) {
-          if (kind === "generate") {
-            attempt.settle(exit)
-            return exit
-          }
-          return Exit.succeed(holds(exit.value, attempt, clocks))
-        }
-        exit = Exit.fail(hidden as E)
+        exit = judgeExit(exit.value, judge) as Exit.Exit<A, E>
+        if (exit._tag === "Success" && kind === "stream") return Exit.succeed(holds(exit.value, attempt, clocks))
       } else if (expired !== undefined && Cause.hasInterruptsOnly(exit.cause)) {
         exit = Exit.fail(expired as E)
       }
@@ -391,7 +408,10 @@ export const attemptOpen = <F extends Any, E, R>(
         opened.ended.observe((exit) => attempt.settle(exit))
         return clocks.idle === Infinity && clocks.whole === Infinity && record.deadlineAt === Infinity
           ? opened
-          : { ...opened, rest: withClocks(plan as Plan<Any, unknown, unknown>, record, clocks, attempt, opened, fiber.context) }
+          : {
+              ...opened,
+              rest: withClocks(plan as Plan<Any, unknown, unknown>, record, clocks, attempt, opened, fiber.context),
+            }
       },
     )
   })

@@ -46,11 +46,7 @@ export interface Opened<out Part> {
 type Parts<Part> = Arr.NonEmptyReadonlyArray<Part>
 
 /** The failure of a stream that was interrupted after its commit point. */
-export const interrupted = (
-  subject: Subject,
-  failure: unknown,
-  delivered: Delivered,
-): StreamInterrupted => {
+export const interrupted = (subject: Subject, failure: unknown, delivered: Delivered): StreamInterrupted => {
   const known = isLlmError(failure) ? failure : undefined
   const out = new StreamInterrupted({
     provider: subject.provider,
@@ -74,7 +70,13 @@ export const afterCommit = (
   Cause.map(cause, (failure) =>
     isLlmError(failure) && failure._tag === "StreamInterrupted" && failure.committed
       ? failure
-      : interrupted(subject, isLlmError(failure) && failure._tag === "StreamInterrupted" && failure.failure !== undefined ? failure.failure : failure, delivered),
+      : interrupted(
+          subject,
+          isLlmError(failure) && failure._tag === "StreamInterrupted" && failure.failure !== undefined
+            ? failure.failure
+            : failure,
+          delivered,
+        ),
   )
 
 /**
@@ -95,7 +97,9 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
     let sawEnd = false
 
     // Looks at a chunk: what may be emitted of it, whether it holds content, and a failure behind that.
-    const look = (chunk: Parts<Part>): { parts: Array<Part>; content: boolean; failed: { readonly part: Part } | undefined } => {
+    const look = (
+      chunk: Parts<Part>,
+    ): { parts: Array<Part>; content: boolean; failed: { readonly part: Part } | undefined } => {
       const parts: Array<Part> = []
       let content = false
       for (const part of chunk) {
@@ -148,7 +152,12 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
                 return exit
               },
             }),
-      ).pipe((self) => Effect.provideContext(self as unknown as Effect.Effect<Parts<Part>, StreamInterrupted | Cause.Done<void>, R>, context))
+      ).pipe((self) =>
+        Effect.provideContext(
+          self as unknown as Effect.Effect<Parts<Part>, StreamInterrupted | Cause.Done<void>, R>,
+          context,
+        ),
+      )
       return next
     }
 
@@ -188,7 +197,9 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
       }
     })
 
-    return Effect.onExitPrimitive(open, (exit) => (exit._tag === "Failure" ? Scope.close(attemptScope, exit) : undefined))
+    return Effect.onExitPrimitive(open, (exit) =>
+      exit._tag === "Failure" ? Scope.close(attemptScope, exit) : undefined,
+    )
   })
 
 /** A stream that emits what was held back, and then the rest. */

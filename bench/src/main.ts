@@ -1,0 +1,53 @@
+/**
+ * The benchmarks: `pnpm bench`, or `pnpm bench --json`.
+ *
+ * Each case runs in processes of its own, pinned to one core where `taskset` is
+ * there; what is shown is the median of the processes with their range, and the
+ * ratios to the peers, which say more than the times.
+ */
+import { spawnSync } from "node:child_process"
+import { fileURLToPath } from "node:url"
+
+const processes = 5
+const script = fileURLToPath(new URL("./stack.ts", import.meta.url))
+const pinned = spawnSync("taskset", ["--version"]).status === 0
+const [command, ...before] = pinned ? ["taskset", "-c", "0", process.execPath] : [process.execPath]
+
+const median = (values: ReadonlyArray<number>): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
+
+const runs: Array<Record<string, number>> = []
+for (let i = 0; i < processes; i++) {
+  const run = spawnSync(command!, [...before, script], { encoding: "utf8" })
+  if (run.status !== 0) {
+    process.stderr.write(run.stderr)
+    process.exit(1)
+  }
+  runs.push(JSON.parse(run.stdout) as Record<string, number>)
+}
+
+const cases = Object.keys(runs[0]!).map((name) => {
+  const values = runs.map((run) => run[name]!)
+  return { name, ns: Math.round(median(values)), min: Math.round(Math.min(...values)), max: Math.round(Math.max(...values)) }
+})
+const ns = (name: string): number => cases.find((c) => c.name === name)!.ns
+const ours = cases.filter((c) => c.name.startsWith("understudy"))
+const ratios = ours.map(({ name }) => ({
+  name,
+  "to cockatiel": Number((ns(name) / ns("cockatiel wrap")).toFixed(3)),
+  "to the stock Effect stack": Number((ns(name) / ns("stock Effect stack")).toFixed(3)),
+}))
+
+if (process.argv.includes("--json")) {
+  process.stdout.write(`${JSON.stringify({ node: process.version, pinned, processes, cases, ratios })}\n`)
+} else {
+  const lines = [
+    `One successful call, ns, median of ${processes} processes [min..max]; Node ${process.version}${pinned ? ", one pinned core" : ""}`,
+    ...cases.map((c) => `  ${c.name.padEnd(50)} ${String(c.ns).padStart(7)}  [${c.min}..${c.max}]`),
+    "Ratios",
+    ...ratios.map(
+      (r) =>
+        `  ${r.name.padEnd(50)} ${r["to cockatiel"]} of cockatiel, ${r["to the stock Effect stack"]} of the stock Effect stack`,
+    ),
+  ]
+  process.stdout.write(`${lines.join("\n")}\n`)
+}

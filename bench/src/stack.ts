@@ -1,0 +1,91 @@
+/**
+ * What one successful call costs: the bare leaf, cockatiel's
+ * wrap(retry, breaker, timeout, bulkhead), the stock Effect stack
+ * retry(CircuitBreaker(timeout(semaphore))), and ours.
+ *
+ * The same leaf for all: an async function that ignores its signal. Effects run
+ * inside one fiber, as they do in a program that is one. Prints one JSON object:
+ * nanoseconds a call for each case, the median of the batches.
+ */
+import { Effect, Schedule, Semaphore } from "effect"
+import { CircuitBreaker as StockBreaker } from "effect/persistence"
+import {
+  bulkhead,
+  circuitBreaker,
+  ConsecutiveBreaker,
+  ExponentialBackoff,
+  handleAll,
+  retry,
+  timeout,
+  TimeoutStrategy,
+  wrap,
+} from "cockatiel"
+import { CircuitBreaker, Failover, Provider, Retry, Timeouts, Understudy } from "@understudy/core"
+
+const leaf = async (): Promise<number> => 42
+
+const batches = 15
+const perBatch = 4000
+
+const median = (values: ReadonlyArray<number>): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
+
+const timePromise = async (f: () => Promise<unknown>): Promise<number> => {
+  const out: Array<number> = []
+  for (let b = 0; b < batches; b++) {
+    const begin = process.hrtime.bigint()
+    for (let i = 0; i < perBatch; i++) await f()
+    out.push(Number(process.hrtime.bigint() - begin) / perBatch)
+  }
+  return median(out.slice(3))
+}
+
+const timeEffect = <E, R>(effect: Effect.Effect<unknown, E, R>): Effect.Effect<number, E, R> =>
+  Effect.gen(function* () {
+    const out: Array<number> = []
+    for (let b = 0; b < batches; b++) {
+      const begin = process.hrtime.bigint()
+      for (let i = 0; i < perBatch; i++) yield* effect
+      out.push(Number(process.hrtime.bigint() - begin) / perBatch)
+    }
+    return median(out.slice(3))
+  })
+
+const peer = wrap(
+  retry(handleAll, { maxAttempts: 2, backoff: new ExponentialBackoff() }),
+  circuitBreaker(handleAll, { halfOpenAfter: 60_000, breaker: new ConsecutiveBreaker(5) }),
+  timeout(30_000, TimeoutStrategy.Aggressive),
+  bulkhead(100, 0),
+)
+
+const base = Effect.promise(leaf)
+const provider = Provider.fromEffect(base, { name: "leaf" })
+const attempt = provider.pipe(Timeouts.with(), CircuitBreaker.with(), Retry.with())
+const whole = Understudy.make({ candidates: [{ provider }] })
+
+const effects = Effect.gen(function* () {
+  const stockBreaker = yield* StockBreaker.make({
+    tripPolicy: StockBreaker.consecutive(5),
+    openDuration: "60 seconds",
+  })
+  const permits = yield* Semaphore.make(100)
+  const guarded = base.pipe(permits.withPermits(1), Effect.timeout("30 seconds"))
+  const stock = guarded.pipe(
+    stockBreaker.execute({ key: "leaf" }),
+    Effect.retry({ schedule: Schedule.exponential("500 millis"), times: 2 }),
+  )
+  return {
+    "fiber: promise(fn)": yield* timeEffect(base),
+    "stock Effect stack": yield* timeEffect(stock),
+    "understudy: breaker, timer, lazy retry": yield* timeEffect(attempt.generate()),
+    "understudy: the same with failover and deadline": yield* timeEffect(whole.generate()),
+  }
+}).pipe(Effect.scoped, Effect.provide([StockBreaker.layerStoreMemory(), Understudy.layer]))
+
+void Failover
+
+const results = {
+  "bare async function": await timePromise(leaf),
+  "cockatiel wrap": await timePromise(() => peer.execute(leaf)),
+  ...(await Effect.runPromise(effects)),
+}
+process.stdout.write(`${JSON.stringify(results)}\n`)
