@@ -88,8 +88,12 @@ if (existsSync(file)) {
   }
   for (const j of judged.filter((j) => !j.strict || !j.retryable || !j.hint)) {
     const { c } = j
-    lines.push(`miss ${c.id}: ${c.expect_tag}${c.alt_tag === null ? "" : ` or ${c.alt_tag}`}, ${c.retryable}, ${c.retry_after_ms} ms`)
-    lines.push(`  was ${j.tag}, ${j.rule}, ${j.retryable ? c.retryable : !c.retryable}, ${j.given} ms ${j.hintFrom ?? ""}`)
+    lines.push(
+      `miss ${c.id}: ${c.expect_tag}${c.alt_tag === null ? "" : ` or ${c.alt_tag}`}, ${c.retryable}, ${c.retry_after_ms} ms`,
+    )
+    lines.push(
+      `  was ${j.tag}, ${j.rule}, ${j.retryable ? c.retryable : !c.retryable}, ${j.given} ms ${j.hintFrom ?? ""}`,
+    )
   }
 } else {
   lines.push(`${file} is not there: nothing to score.`)

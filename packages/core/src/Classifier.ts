@@ -36,6 +36,7 @@
  */
 import * as Context from "effect/Context"
 import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
 import * as Hint from "./Hint.ts"
 import * as Answers from "./internal/classifier/answers.ts"
 import type { Rule, RuleTag, When, Where } from "./internal/classifier/rules.ts"
@@ -305,7 +306,7 @@ const conclude = ({ because, rule }: Verdict, seen: Seen, subject: Subject): Exp
     ...(rule.detail === undefined || rule.detail === "" ? {} : { detail: rule.detail }),
   }
   const failure = LlmError.withEvidence<LlmError.ProviderFailure>(build[rule.tag](fields, rule, seen, subject), {
-    providerMessage: seen.said.messages.join("\n"),
+    providerMessage: seen.said.messages.length > 0 ? seen.said.messages.join("\n") : textual(seen.cause),
     cause: seen.cause,
   })
   return {
@@ -315,8 +316,16 @@ const conclude = ({ because, rule }: Verdict, seen: Seen, subject: Subject): Exp
   }
 }
 
-const isProviderFailure = (u: unknown): u is LlmError.ProviderFailure =>
-  LlmError.isLlmError(u) && (u._tag === "StreamInterrupted" || Object.hasOwn(build, u._tag))
+const textual = (cause: unknown): string | undefined => (typeof cause === "string" ? cause : undefined)
+
+/** Is it one of ours already? */
+const isProviderFailure = (u: unknown): u is LlmError.ProviderFailure => {
+  try {
+    return LlmError.isLlmError(u) && (u._tag === "StreamInterrupted" || Object.hasOwn(build, u._tag))
+  } catch {
+    return false
+  }
+}
 
 // ---------------------------------------------------------------------------
 // Classifiers
@@ -367,28 +376,34 @@ export const make = (rules: ReadonlyArray<Rule> = []): Classifier => {
     return conclude(verdict, seen, subject)
   }
 
-  /** A body under a status of success. */
-  const ofAnswer = (where: Where, body: unknown, seen: Seen, subject: Subject): Explained | undefined => {
+  /** A body under a status of success. What it says is read only when there is something to object to. */
+  const ofAnswer = (where: Where, body: unknown, see: () => Seen, subject: Subject): Explained | undefined => {
     const finding = Answers.inspect(body)
     if (finding === undefined) return undefined
+    const seen = see()
     const own = firstOf([rules], factsOf(where, seen, subject))
     if (own !== undefined) return conclude(own, seen, subject)
-    if ("error" in finding) return ofError(where, seen, subject)
+    if ("error" in finding) {
+      // The part that failed, without the answer around it.
+      const part = look(finding.error, seen.headers, seen.status)
+      return ofError(where, { ...part, cause: seen.cause }, subject)
+    }
     return conclude({ rule: finding.rule, because: "" }, seen, subject)
   }
 
   const ofThrown = (error: unknown, subject: Subject): Explained => {
     if (isProviderFailure(error)) return { failure: error, rule: "already classified" }
     const thrown = Thrown.read(error)
+    const cause = Redacted.make(error, { label: "cause" })
     if (thrown.http !== undefined) {
       const { body, headers, status } = thrown.http
       return ofError(
         "http",
-        look(body, headers, status, { codes: thrown.codes, messages: thrown.messages, cause: error }),
+        look(body, headers, status, { codes: thrown.codes, messages: thrown.messages, cause }),
         subject,
       )
     }
-    const seen = look(undefined, undefined, undefined, { ...thrown, cause: error })
+    const seen = look(undefined, undefined, undefined, { ...thrown, cause })
     const facts = factsOf("network", seen, subject)
     const verdict = firstOf([rules, Rules.network], facts) ?? spoken(facts) ?? byStatus(facts.status, facts)
     return conclude(verdict, seen, subject)
@@ -396,22 +411,19 @@ export const make = (rules: ReadonlyArray<Rule> = []): Classifier => {
 
   const explain = (signal: Signal, subject: Subject): Explained => {
     if (signal.where === "network") return ofThrown(signal.error, subject)
-    const seen = look(
-      signal.body,
-      signal.headers,
-      signal.status,
-      "event" in signal && signal.event !== undefined ? { codes: [signal.event] } : {},
-    )
     const { status = 200, where } = signal
+    const codes = signal.where === "sse-event" && signal.event !== undefined ? [signal.event] : []
+    const seen = look(signal.body, signal.headers, signal.status, { codes })
+    const see = (): Seen => seen
     if (where === "sse-event") {
       const verdict = spoken(factsOf(where, seen, subject))
       if (verdict !== undefined) return conclude(verdict, seen, subject)
       return (
-        (seen.said.messages.length === 0 ? ofAnswer(where, signal.body, seen, subject) : undefined) ??
+        (seen.said.messages.length === 0 ? ofAnswer(where, signal.body, see, subject) : undefined) ??
         ofError(where, seen, subject)
       )
     }
-    const found = status < 300 ? ofAnswer(where, signal.body, seen, subject) : ofError(where, seen, subject)
+    const found = status < 300 ? ofAnswer(where, signal.body, see, subject) : ofError(where, seen, subject)
     return found ?? conclude(fallback("answer", "InvalidResponse"), seen, subject)
   }
 
@@ -420,11 +432,12 @@ export const make = (rules: ReadonlyArray<Rule> = []): Classifier => {
     explain,
     classify: (signal, subject) => explain(signal, subject).failure,
     inspectAnswer: (body, subject, headers) =>
-      ofAnswer("finish_reason", body, look(body, headers, undefined), subject)?.failure,
+      ofAnswer("finish_reason", body, () => look(body, headers, undefined), subject)?.failure,
     finishReason: (reason, subject, stage = "answer") => {
+      const known = Answers.ofReason(reason)
+      if (known === undefined && rules.length === 0) return undefined
       const seen = look(undefined, undefined, undefined, { codes: [reason] })
-      const own = firstOf([rules], factsOf("finish_reason", seen, subject))
-      const rule = own?.rule ?? Answers.ofReason(reason)
+      const rule = firstOf([rules], factsOf("finish_reason", seen, subject))?.rule ?? known
       if (rule === undefined) return undefined
       return conclude({ rule: rule.tag === "ContentFiltered" ? { ...rule, stage } : rule, because: "" }, seen, subject)
         .failure

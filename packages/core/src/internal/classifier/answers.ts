@@ -1,6 +1,7 @@
 /**
  * Answers that are failures: what stands in a body under a status of success.
  */
+import * as Loose from "./loose.ts"
 import type { Rule } from "./rules.ts"
 import * as Said from "./said.ts"
 
@@ -71,11 +72,27 @@ export const finishRules: ReadonlyArray<Rule> = [
     when: { codes: ["insufficient_system_resource", "overloaded"] },
     tag: "Overloaded",
   },
-  { id: "finish/timeout", when: { codes: ["timeout", "timed_out", "deadline_exceeded"] }, tag: "TimedOut", phase: "provider" },
+  {
+    id: "finish/timeout",
+    when: { codes: ["timeout", "timed_out", "deadline_exceeded"] },
+    tag: "TimedOut",
+    phase: "provider",
+  },
   {
     id: "finish/error",
     when: {
-      codes: ["error", "failed", "network_error", "server_error", "internal_error", "cancelled", "canceled", "abort", "aborted", "user_cancel"],
+      codes: [
+        "error",
+        "failed",
+        "network_error",
+        "server_error",
+        "internal_error",
+        "cancelled",
+        "canceled",
+        "abort",
+        "aborted",
+        "user_cancel",
+      ],
     },
     tag: "ProviderUnavailable",
   },
@@ -146,16 +163,31 @@ const get = (u: unknown, key: string): unknown => (Said.isObject(u) ? u[key] : u
 
 const list = (u: unknown): ReadonlyArray<unknown> => (Array.isArray(u) ? u.slice(0, 64) : [])
 
-/** Looks at a body under a status of success. */
+/**
+ * Looks at a body under a status of success. A text longer than 64 KiB is an
+ * answer unless it begins as an error; a parsed value is looked at whatever its
+ * size, since only the places named here are visited.
+ */
 export const inspect = (body: unknown): Finding => {
   if (typeof body !== "string") return inspectValue(body, 0)
   const text = body.slice(0, Said.maxBody)
   if (text.trim() === "") return { rule: empty }
   if (Said.isHtml(text)) {
-    return { rule: /type=["']?password|<title>[^<]{0,100}(?:sign|log)[ -]?in/i.test(text) || /<form\b[^>]{0,300}(?:login|signin|sso|saml)/i.test(text) ? login : page }
+    return {
+      rule:
+        /type=["']?password|<title>[^<]{0,100}(?:sign|log)[ -]?in/i.test(text) ||
+        /<form\b[^>]{0,300}(?:login|signin|sso|saml)/i.test(text)
+          ? login
+          : page,
+    }
+  }
+  if (body.length > Said.maxBody) {
+    // An error is short. Of what is long, the beginning tells no more than whether it is one.
+    const finding = inspectValue(Loose.read(text).value, 0)
+    return finding !== undefined && "error" in finding ? finding : undefined
   }
   try {
-    return inspectValue(JSON.parse(body.length > 4 * 1024 * 1024 ? text : body), 0)
+    return inspectValue(JSON.parse(text), 0)
   } catch {
     const sent = Said.events(text)
     return sent.length === 0
@@ -167,7 +199,11 @@ export const inspect = (body: unknown): Finding => {
 const inspectValue = (value: unknown, depth: number): Finding => {
   if (Array.isArray(value)) {
     if (value.length === 0) return { rule: empty }
-    return depth > 2 ? undefined : list(value).map((item) => inspectValue(item, depth + 1)).find((finding) => finding !== undefined)
+    return depth > 2
+      ? undefined
+      : list(value)
+          .map((item) => inspectValue(item, depth + 1))
+          .find((finding) => finding !== undefined)
   }
   if (!Said.isObject(value)) return { rule: unknownShape }
   const type = value["type"]
@@ -184,7 +220,12 @@ const inspectValue = (value: unknown, depth: number): Finding => {
     ofEnd(value) ??
     (answerKeys.some((key) => typeof value[key] === "object" && value[key] !== null) || isAnswerText(value)
       ? undefined
-      : isSet(value["message"]) || isSet(value["detail"]) || isSet(value["errors"]) || isSet(value["msg"]) || isSet(value["error_msg"]) || isSet(value["error_message"])
+      : isSet(value["message"]) ||
+          isSet(value["detail"]) ||
+          isSet(value["errors"]) ||
+          isSet(value["msg"]) ||
+          isSet(value["error_msg"]) ||
+          isSet(value["error_message"])
         ? { error: value }
         : { rule: unknownShape })
   )
@@ -227,12 +268,16 @@ const ofCandidates = (value: Readonly<Record<string, unknown>>): Finding => {
   const feedback = value["promptFeedback"]
   if (candidates.length === 0) {
     if (isSet(get(feedback, "blockReason"))) return { rule: blocked }
-    return "candidates" in value || "promptFeedback" in value || "usageMetadata" in value ? { rule: noChoices } : undefined
+    return "candidates" in value || "promptFeedback" in value || "usageMetadata" in value
+      ? { rule: noChoices }
+      : undefined
   }
   const bad = ofReasons(candidates.map((candidate) => get(candidate, "finishReason")))
   if (bad !== undefined) return bad
   const ended = candidates.every((candidate) => get(candidate, "finishReason") !== undefined)
-  const held = candidates.some((candidate) => isSet(get(get(candidate, "content"), "parts")) || isSet(get(candidate, "output")))
+  const held = candidates.some(
+    (candidate) => isSet(get(get(candidate, "content"), "parts")) || isSet(get(candidate, "output")),
+  )
   const length = candidates.some((candidate) => get(candidate, "finishReason") === "MAX_TOKENS")
   return ended && !held && !length ? { rule: noContent } : undefined
 }

@@ -32,7 +32,6 @@ const number = /^-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?$/
 /** Reads the value that starts at `from`. */
 export const read = (text: string, from = 0): Read => {
   let at = from
-  let stopped = false
 
   const skip = (): void => {
     while (at < text.length && (text.charCodeAt(at) <= 32 || text[at] === ",")) at++
@@ -79,7 +78,7 @@ export const read = (text: string, from = 0): Read => {
 
   const value = (depth: number): unknown => {
     if (depth > maxDepth) {
-      stopped = true
+      at = text.length
       return undefined
     }
     skip()
@@ -93,9 +92,7 @@ export const read = (text: string, from = 0): Read => {
   const object = (depth: number): Record<string, unknown> => {
     const entries: Array<[string, unknown]> = []
     at++
-    while (!stopped) {
-      skip()
-      if (at >= text.length) break
+    for (skip(); at < text.length; skip()) {
       const c = text[at]
       if (c === "}") {
         at++
@@ -113,9 +110,7 @@ export const read = (text: string, from = 0): Read => {
   const array = (depth: number): Array<unknown> => {
     const items: Array<unknown> = []
     at++
-    while (!stopped) {
-      skip()
-      if (at >= text.length) break
+    for (skip(); at < text.length; skip()) {
       if (text[at] === "]") {
         at++
         break

@@ -125,7 +125,9 @@ const google: ReadonlyArray<Rule> = [
   },
   {
     id: "google/credit",
-    when: { phrases: [/\bcredits?\b[^|.]{0,40}\b(?:depleted|exhausted|insufficient)\b/, /\bspend(?:ing)? (?:cap|limit)\b/] },
+    when: {
+      phrases: [/\bcredits?\b[^|.]{0,40}\b(?:depleted|exhausted|insufficient)\b/, /\bspend(?:ing)? (?:cap|limit)\b/],
+    },
     tag: "QuotaExhausted",
   },
   {
@@ -179,6 +181,11 @@ const aws: ReadonlyArray<Rule> = [
     },
     tag: "AuthenticationFailed",
   },
+  {
+    id: "bedrock/internal",
+    when: { codes: ["InternalServerException", "InternalFailure"] },
+    tag: "ProviderUnavailable",
+  },
   { id: "bedrock/not-ready", when: { codes: ["ModelNotReadyException"] }, tag: "Overloaded" },
   { id: "bedrock/model-timeout", when: { codes: ["ModelTimeoutException"] }, tag: "TimedOut" },
   {
@@ -191,7 +198,10 @@ const aws: ReadonlyArray<Rule> = [
   },
   {
     id: "bedrock/model-access",
-    when: { phrases: ["model access is denied", "you don't have access to the model", "access to the model"], statuses: [403, 500, 502] },
+    when: {
+      phrases: ["model access is denied", "you don't have access to the model", "access to the model"],
+      statuses: [403, 500, 502],
+    },
     tag: "PermissionDenied",
   },
 ]
@@ -254,12 +264,6 @@ export const dialects: Readonly<Record<string, ReadonlyArray<Rule>>> = {
     },
   ],
   ollama: [
-    {
-      id: "ollama/cancelled-by-us",
-      when: { statuses: [499] },
-      tag: "UnknownFailure",
-      detail: "It saw the request as cancelled by its client.",
-    },
     {
       id: "ollama/usage",
       when: { phrases: [/\b(?:hourly|daily|weekly|session) usage limit/] },
@@ -351,6 +355,15 @@ const filtered: ReadonlyArray<Rule> = [
         "sensitive content",
         "contains sensitive",
         "harmful content",
+        "sensitive words",
+        "for safety reasons",
+        "prompt injection",
+        "jailbreak",
+        "response was filtered",
+        "moderation policy",
+        "敏感内容",
+        "违规内容",
+        "不安全",
         "unsafe content",
         "blocked by content",
         /\b(?:prompt|input|request|content|message|text|image)s?\b[^|]{0,60}\b(?:was|were|is|been|are) flagged\b/,
@@ -383,7 +396,10 @@ const quota: ReadonlyArray<Rule> = [
   {
     id: "quota/by-day",
     when: {
-      phrases: [/\b(?:tokens|requests|queries|calls|messages|usage) (?:per|\/|a) ?day\b/, /\bdaily (?:\w{1,12} ){0,2}(?:limit|quota|allowance|allocation)\b/],
+      phrases: [
+        /\b(?:tokens|requests|queries|calls|messages|usage) (?:per|\/|a) ?day\b/,
+        /\bdaily (?:\w{1,12} ){0,2}(?:limit|quota|allowance|allocation)\b/,
+      ],
       statuses: [402, 403, 429],
       hinted: false,
     },
@@ -486,6 +502,7 @@ const quota: ReadonlyArray<Rule> = [
         /\bused up (?:your|the|all)[^|.]{0,20}\b(?:daily|monthly|free|quota|credits?|allocation|allowance)\b/,
         /\bkey (?:credit |spending |spend |budget |usage )?limit (?:exceeded|reached)\b/,
         /\b(?:issue|problem) with your (?:billing|payment)\b/,
+        /\bbilling (?:account )?(?:is |has been )?(?:disabled|closed|not enabled)\b|\benable billing\b|\bbilling to be enabled\b/,
         "can only afford",
         "never purchased credits",
         /\b(?:purchase|buy) (?:more |additional )?credits\b/,
@@ -525,7 +542,9 @@ const tooLong: ReadonlyArray<Rule> = [
     id: "context/not-the-output-limit",
     when: {
       phrases: [
-        /\bmax(?:imum)?[_ ](?:completion_|output_|new_|completion |output |new )?tokens\b[^|]{0,80}\b(?:supports? at most|too large:|must be (?:at most|between))/,
+        /\bmax(?:imum)?[_ ](?:completion_|output_|new_|completion |output |new )?tokens\b[^|]{0,80}\b(?:supports? at most|too large:|must be (?:at most|between|less than or equal))/,
+        /\bmax_(?:output_)?tokens`? is too many\b/,
+        /\b(?:output|completion) token (?:count|limit)\b/,
         /: `?max_(?:new_)?tokens`? must be <=/,
         /\bmaximum (?:tokens|number of tokens) you requested exceeds\b/,
         /\bsupports at most \d{1,9} (?:completion|output) tokens\b/,
@@ -590,10 +609,11 @@ const tooLong: ReadonlyArray<Rule> = [
         /\btokens in (?:request|prompt) more than max/,
         /\bexpected maxlength: \d{1,9}, actual/,
         /\bexceeds (?:the )?(?:model's )?(?:maximum )?(?:sequence|prompt|context) length\b/,
-        /\bexceeds the available context/,
+        /\blonger than the maximum model length\b/,
+        /\btokens in (?:the|your) (?:prompt|input|request|messages)\b[^|]{0,30}\bexceed/,
+        /\b(?:prompt|input) exceeds (?:the )?(?:max|model|limit|allowed)/,
+        /\btokens\b[^|]{0,20}> ?(?:the )?(?:model |maximum )?context\b/,
         /\bbody too large for [^|]{1,60} model\b[^|]{0,40}\btokens\b/,
-        /\bn_ctx\b/,
-        /\bn_prompt_tokens\b/,
       ],
       notStatuses: [402, 429],
     },
@@ -605,7 +625,12 @@ const who: ReadonlyArray<Rule> = [
   {
     id: "permission/place",
     when: {
-      codes: ["unsupported_country_region_territory", "unsupported_country", "unsupported_region", "region_not_supported"],
+      codes: [
+        "unsupported_country_region_territory",
+        "unsupported_country",
+        "unsupported_region",
+        "region_not_supported",
+      ],
       phrases: [
         /\b(?:country|region|territory|location)\b[^|.]{0,40}\b(?:is |are )?(?:not (?:supported|available|allowed)|unsupported|restricted|blocked)/,
         /\bnot (?:available|supported|permitted|offered) in your (?:country|region|location|area)/,
@@ -652,7 +677,7 @@ const who: ReadonlyArray<Rule> = [
         /\b(?:insufficient|missing|lacks?|without|does not have|doesn't have|don't have) (?:the |any |enough |sufficient |required )?(?:required |necessary )?(?:permissions?|scopes?)\b/,
         /\bonly authorized for use\b/,
         /\borganization must be verified\b|\bverify (?:your )?organization\b/,
-        /\b(?:principal|user|identity|caller|service account|role)\b[^|]{0,200}\b(?:does not have|doesn't have|lacks?|is not authorized)\b/,
+        /\b(?:principal|user|identity|caller|service account|role)\b[^|]{0,200}\b(?:does not have|doesn't have|lacks?|is not authorized)\b[^|]{0,60}\b(?:permission|access|authori[sz]|data action|rights?|scopes?|privilege|perform)/,
         "not authorized to perform",
         "model access is denied",
         /\bpermission '[\w.]{1,80}' denied\b/,
@@ -724,7 +749,8 @@ const who: ReadonlyArray<Rule> = [
     when: {
       phrases: [
         /\b(?:invalid|incorrect|wrong|missing|bad|malformed|expired|revoked|unknown|no|provide an?|provide your|provide a valid|required|without an?)\s(?:x-)?api[- _]?(?:key|token)s?\b(?! (?:does|do|doesn't|has|access))/,
-        /\binvalid (?:x-api-key|bearer|access[- ]?token|auth\w{0,12}|token\b|credentials?|username|user key|personal access|key\b|subscription key|signature)/,
+        /\binvalid (?:x-api-key|bearer|access[- ]?token|auth(?:entication|orization|enticat\w{1,6})?\b|credentials?|username|user key|personal access|subscription key)/,
+        /\binvalid (?:token|key|signature)(?: (?:provided|supplied|or expired|specified))?[.!,]?(?:$| \|)/,
         /\b(?:x-)?api[- _]?(?:key|token)\b[^|.]{0,60}\b(?:is |was |has |been |are |not )?(?:invalid|incorrect|expired|revoked|missing|not valid|not found|not provided|not set|required|deactivated|deleted|disabled|unrecognized|has been (?:disabled|revoked))\b/,
         /\bauthentication (?:fail\w{0,4}|required|error|header|token|credentials?|parameter)/,
         /\b(?:missing|no|without)\b[^|.]{0,20}\bauth(?:entication|orization)?(?: header| credentials?| token)?\b/,
@@ -733,7 +759,7 @@ const who: ReadonlyArray<Rule> = [
         /\brequest signature\b|\bsignature (?:expired|not yet current|does not match)\b/,
         /\binvalid(?:ated)? (?:oauth|jwt)|\bjwt (?:expired|malformed|invalid|is missing)/,
         /\b(?:credentials?) (?:are |is |were |have |has )?(?:invalid|expired|missing|not valid|not found|incorrect)\b/,
-        /\b(?:could|can) ?not (?:be )?(?:validate|authenticate|verify|load|locate) (?:your |the |aws )?(?:api key|credentials?|token|authorization|authentication)\b/,
+        /\b(?:could|can) ?not (?:be )?(?:validate|authenticate|verify|load|locate|resolve) (?:your |the |aws )?(?:api key|credentials?|token|authorization|authentication)\b/,
         /\bunable to (?:authenticate|locate credentials|load credentials)/,
         /\baccount (?:associated with this [^|.]{0,30})?(?:has been|is|was) (?:deactivated|deleted)\b/,
         "failed to authenticate",
@@ -756,7 +782,13 @@ const who: ReadonlyArray<Rule> = [
   {
     id: "permission/code",
     when: {
-      codes: ["AccessDeniedException", "PermissionDeniedError", "permission_denied_error", "permission_denied", "permission_error"],
+      codes: [
+        "AccessDeniedException",
+        "PermissionDeniedError",
+        "permission_denied_error",
+        "permission_denied",
+        "permission_error",
+      ],
       notStatuses: [404, 429],
     },
     tag: "PermissionDenied",
@@ -768,7 +800,7 @@ const account: ReadonlyArray<Rule> = [
     id: "permission/account",
     when: {
       phrases: [
-        /\b(?:organi[sz]ation|account|project|workspace|team|user)\b[^|.]{0,30}\b(?:has been|is|was) (?:disabled|blocked|suspended|banned|restricted|terminated)\b/,
+        /\b(?:organi[sz]ation|account|project|workspace|team)\b[^|.]{0,30}\b(?:has been|is|was) (?:disabled|blocked|suspended|banned|restricted|terminated)\b/,
       ],
       notStatuses: [429],
     },
@@ -808,7 +840,7 @@ const model: ReadonlyArray<Rule> = [
     when: {
       phrases: [
         /\b(?:model|deployment|engine|checkpoint)s?\b[^|]{0,120}\b(?:not found|does not exist|doesn't exist|do not exist|not exist|no longer (?:available|supported|exists?)|(?:is|was) not (?:available|deployed|a valid)|has been (?:decommissioned|deprecated|removed|retired|shut ?down|disabled)|is (?:decommissioned|deprecated|retired)|end of (?:its )?life)\b/,
-        /\b(?:not found|unknown|no such|could not find|couldn't find|cannot find|can't find|unable to (?:find|access|locate)|invalid|unrecognized|non-?existent|no (?:available )?(?:channel|provider|endpoint)s?(?: found)? for) (?:the )?(?:requested )?(?:model|deployment|engine)(?: name| id| identifier)?\b(?!'s| (?:output|response|parameter|input|version of))/,
+        /\b(?:not found|unknown|unsupported|no such|could not find|couldn't find|cannot find|can't find|unable to (?:find|access|locate)|invalid|unrecognized|non-?existent|no (?:available )?(?:channel|provider|endpoint)s?(?: found)? for) (?:the )?(?:requested )?(?:model|deployment|engine)(?: name| id| identifier)?\b(?!'s| (?:output|response|parameter|input|version of))/,
         /\bis not a valid model\b/,
         /\bmodel (?:identifier|id|name) (?:provided )?is (?:invalid|not valid|incorrect)\b/,
         /\bprovided model identifier is invalid\b/,
@@ -827,7 +859,9 @@ const model: ReadonlyArray<Rule> = [
     id: "model/loading",
     when: {
       codes: ["model_loading", "ModelLoadingError", "unavailable_error"],
-      phrases: [/\b(?:is )?(?:currently |still )?loading\b[^|]{0,20}\bmodel|\bmodel\b[^|]{0,120}\b(?:is |are )?(?:currently |still )?(?:loading|warming up|starting|being loaded)\b/],
+      phrases: [
+        /\b(?:is )?(?:currently |still )?loading\b[^|]{0,20}\bmodel|\bmodel\b[^|]{0,120}\b(?:is |are )?(?:currently |still )?(?:loading|warming up|starting|being loaded)\b/,
+      ],
       statuses: [429, 500, 502, 503, 504],
     },
     tag: "Overloaded",
@@ -846,7 +880,14 @@ const rate: ReadonlyArray<Rule> = [
   {
     id: "rate/throttled",
     when: {
-      codes: ["ThrottlingException", "Throttling", "TooManyRequestsException", "RequestThrottled", "ThrottledException", "throttled"],
+      codes: [
+        "ThrottlingException",
+        "Throttling",
+        "TooManyRequestsException",
+        "RequestThrottled",
+        "ThrottledException",
+        "throttled",
+      ],
     },
     tag: "RateLimited",
   },
@@ -925,7 +966,7 @@ const busy: ReadonlyArray<Rule> = [
         /\b(?:over|at|out of|insufficient|no(?:t enough)?|exceeded|limited)(?: available| current| the| our| its)? (?:server |gpu |model |compute )?capacity\b/,
         /\bcapacity (?:is |was |has been )?(?:temporarily |currently )?(?:exceeded|exhausted|constraints?|constrained|limit|reached|unavailable)\b/,
         /\b(?:server|service|system|engine|model|cluster|backend)s?\b[^|.]{0,40}\b(?:is|are|too|currently|very|temporarily) (?:too |currently |very |temporarily )?busy\b/,
-        /\bserver busy\b|\btoo busy\b/,
+        /\b(?:server|model|service|system|engine) busy\b|\btoo busy\b/,
         /\b(?:high|heavy|increased|unusual|peak) (?:demand|load|traffic|usage)\b/,
         /\bmaximum pending requests\b|\bqueue (?:is )?full\b/,
         /\bno (?:healthy |available )?(?:workers?|replicas?|slots?|gpus?) available\b|\bno slot available\b/,
@@ -982,6 +1023,7 @@ const broken: ReadonlyArray<Rule> = [
         /\bfailed to (?:call a function|parse tool call|parse (?:the )?model output)/,
         /\b(?:model|it) (?:produced|generated|returned) (?:an? )?(?:invalid|malformed|unparsable|empty)\b/,
         /\bincomplete generation\b/,
+        /\boutput (?:that )?could not be parsed\b/,
       ],
       notStatuses: [401, 403, 429],
     },
@@ -1020,6 +1062,7 @@ const broken: ReadonlyArray<Rule> = [
         /\b(?:request|response|gateway|upstream|read|server|operation|stream|connection|inference|generation|model)[- ]?(?:request )?time-?out\b/,
         /\bdeadline (?:expired|exceeded)\b/,
         /\boperation was timeout\b/,
+        /\btime-?out (?:while|waiting|occurred|error|exceeded|reached|expired)\b/,
         /\b(?:took|taking) too long\b/,
       ],
       notStatuses: [...requestStatuses, 403],
@@ -1029,7 +1072,11 @@ const broken: ReadonlyArray<Rule> = [
   {
     id: "request/not-possible",
     when: {
-      phrases: [/\brequires more (?:system |gpu )?memory\b/, /\bout of memory\b[^|]{0,30}\bload/, /\bunable to load model\b/],
+      phrases: [
+        /\brequires more (?:system |gpu )?memory\b/,
+        /\bout of memory\b[^|]{0,30}\bload/,
+        /\bunable to load model\b/,
+      ],
       statuses: [500, 503],
     },
     tag: "ProviderUnavailable",
@@ -1100,7 +1147,11 @@ const broken: ReadonlyArray<Rule> = [
     },
     tag: "PermissionDenied",
   },
-  { id: "authentication/unauthorized", when: { codes: ["unauthorized"], notStatuses: [403, 429] }, tag: "AuthenticationFailed" },
+  {
+    id: "authentication/unauthorized",
+    when: { codes: ["unauthorized"], notStatuses: [403, 429] },
+    tag: "AuthenticationFailed",
+  },
   {
     id: "unavailable/code",
     when: {
@@ -1165,6 +1216,14 @@ export const said: ReadonlyArray<Rule> = [
 // Statuses, when nothing that was said is known
 // ---------------------------------------------------------------------------
 
+/** A server of one's own has no gateway before it: the client that closed the request is this one. */
+const cancelledByUs: Rule = {
+  id: "self-hosted/499",
+  when: { statuses: [499] },
+  tag: "UnknownFailure",
+  detail: "It saw the request as cancelled by its client.",
+}
+
 /** The statuses that mean something else in a dialect. */
 export const dialectStatuses: Readonly<Record<string, ReadonlyArray<Rule>>> = {
   fireworks: [
@@ -1176,31 +1235,33 @@ export const dialectStatuses: Readonly<Record<string, ReadonlyArray<Rule>>> = {
     },
   ],
   groq: [{ id: "groq/498", when: { statuses: [498] }, tag: "Overloaded" }],
+  ...Object.fromEntries(["ollama", "llamacpp", "vllm", "tgi"].map((dialect) => [dialect, [cancelledByUs]])),
   gemini: [{ id: "gemini/499", when: { statuses: [499] }, tag: "TimedOut" }],
   vertex: [{ id: "vertex/499", when: { statuses: [499] }, tag: "TimedOut" }],
 }
 
-const plainStatus = (
-  statuses: ReadonlyArray<number>,
+const meaning = (
+  name: string,
   tag: RuleTag,
+  statuses: ReadonlyArray<number>,
   more: Omit<Rule, "id" | "when" | "tag"> = {},
-): Rule => ({ id: `status/${statuses.join(",")}`, when: { statuses }, tag, ...more })
+): Rule => ({ id: `status/${name}`, when: { statuses }, tag, ...more })
 
 /** What a status means by itself. The rest of 4xx is `UnknownFailure`, the rest of 5xx `ProviderUnavailable`. */
 export const statuses: ReadonlyArray<Rule> = [
-  plainStatus([401, 407, 498, 561], "AuthenticationFailed"),
-  plainStatus([402], "QuotaExhausted"),
-  plainStatus([403, 451], "PermissionDenied"),
-  plainStatus([404, 410], "ModelNotFound"),
-  plainStatus([429, 509], "RateLimited"),
-  plainStatus([503], "ProviderUnavailable"),
-  plainStatus([529], "Overloaded"),
-  plainStatus([408, 504, 522, 524, 598, 599], "TimedOut", { phase: "provider" }),
-  plainStatus([409, 421, 423, 424, 425, 444, 460, 499], "ProviderUnavailable", { retryable: true }),
-  plainStatus([501, 505, 506, 508, 510, 511], "ProviderUnavailable", { retryable: false }),
-  plainStatus(
-    [400, 405, 406, 411, 412, 413, 414, 415, 416, 417, 422, 426, 428, 431, 463, 464, 494, 495, 496, 497],
+  meaning("authentication", "AuthenticationFailed", [401, 407, 498, 561]),
+  meaning("payment", "QuotaExhausted", [402]),
+  meaning("permission", "PermissionDenied", [403, 451]),
+  meaning("not-found", "ModelNotFound", [404, 410]),
+  meaning("rate", "RateLimited", [429, 509]),
+  meaning("overloaded", "Overloaded", [529]),
+  meaning("timeout", "TimedOut", [408, 504, 522, 524, 598, 599]),
+  meaning("passing", "ProviderUnavailable", [409, 421, 423, 424, 425, 444, 460, 499], { retryable: true }),
+  meaning("lasting", "ProviderUnavailable", [501, 505, 506, 508, 510, 511], { retryable: false }),
+  meaning(
+    "request",
     "InvalidRequest",
+    [400, 405, 406, 411, 412, 413, 414, 415, 416, 417, 422, 426, 428, 431, 463, 464, 494, 495, 496, 497],
   ),
 ]
 
@@ -1260,8 +1321,19 @@ export const network: ReadonlyArray<Rule> = [
   {
     id: "network/connect-timeout",
     when: {
-      codes: ["UND_ERR_CONNECT_TIMEOUT", "ERR_TLS_HANDSHAKE_TIMEOUT", "ConnectTimeoutError", "ConnectTimeout", "ERR_SOCKET_CONNECTION_TIMEOUT"],
-      phrases: [/\bconnect(?:ion)? time(?:d )?-?out\b/, /\bconnect etimedout\b/, /\btls handshake time/, /\bconnect timeout error\b/],
+      codes: [
+        "UND_ERR_CONNECT_TIMEOUT",
+        "ERR_TLS_HANDSHAKE_TIMEOUT",
+        "ConnectTimeoutError",
+        "ConnectTimeout",
+        "ERR_SOCKET_CONNECTION_TIMEOUT",
+      ],
+      phrases: [
+        /\bconnect(?:ion)? time(?:d )?-?out\b/,
+        /\bconnect etimedout\b/,
+        /\btls handshake time/,
+        /\bconnect timeout error\b/,
+      ],
     },
     tag: "TimedOut",
     phase: "connect",
@@ -1281,8 +1353,23 @@ export const network: ReadonlyArray<Rule> = [
   {
     id: "network/timeout",
     when: {
-      codes: ["ETIMEDOUT", "ESOCKETTIMEDOUT", "ETIME", "TimeoutError", "ERR_HTTP_REQUEST_TIMEOUT", "APIConnectionTimeoutError", "ReadTimeout", "ERR_HTTP2_PING_CANCEL", "TimeoutException", "RequestTimeout"],
-      phrases: [/\btimed[- ]?out\b/, /\b(?:due to|request|socket|read|response|operation|idle)[- ]time-?out\b/, "etimedout"],
+      codes: [
+        "ETIMEDOUT",
+        "ESOCKETTIMEDOUT",
+        "ETIME",
+        "TimeoutError",
+        "ERR_HTTP_REQUEST_TIMEOUT",
+        "APIConnectionTimeoutError",
+        "ReadTimeout",
+        "ERR_HTTP2_PING_CANCEL",
+        "TimeoutException",
+        "RequestTimeout",
+      ],
+      phrases: [
+        /\btimed[- ]?out\b/,
+        /\b(?:due to|request|socket|read|response|operation|idle)[- ]time-?out\b/,
+        "etimedout",
+      ],
     },
     tag: "TimedOut",
     phase: "attempt",
@@ -1290,22 +1377,56 @@ export const network: ReadonlyArray<Rule> = [
   {
     id: "network/dns",
     when: {
-      codes: ["ENOTFOUND", "EAI_AGAIN", "EAI_FAIL", "EAI_NODATA", "EAI_NONAME", "ENODATA", "ESERVFAIL", "EREFUSED", "ETIMEOUT", "EBADRESP", "ENONAME", "EFORMERR", "EBADNAME", "ERR_NAME_NOT_RESOLVED", "ERR_DNS_SET_SERVERS_FAILED", "DNSException"],
-      phrases: [/\bgetaddrinfo\b/, /\bdns (?:error|lookup|resol|fail)/, /\b(?:name or service not known|could not resolve host|name resolution|nodename nor servname|no such host)\b/],
+      codes: [
+        "ENOTFOUND",
+        "EAI_AGAIN",
+        "EAI_FAIL",
+        "EAI_NODATA",
+        "EAI_NONAME",
+        "ENODATA",
+        "ESERVFAIL",
+        "EREFUSED",
+        "ETIMEOUT",
+        "EBADRESP",
+        "ENONAME",
+        "EFORMERR",
+        "EBADNAME",
+        "ERR_NAME_NOT_RESOLVED",
+        "ERR_DNS_SET_SERVERS_FAILED",
+        "DNSException",
+      ],
+      phrases: [
+        /\bgetaddrinfo\b/,
+        /\bdns (?:error|lookup|resol|fail)/,
+        /\b(?:name or service not known|could not resolve host|name resolution|nodename nor servname|no such host)\b/,
+      ],
     },
     tag: "ConnectionFailed",
     fault: "dns",
   },
   {
     id: "network/refused",
-    when: { codes: ["ECONNREFUSED", "ConnectionRefused", "ERR_CONNECTION_REFUSED"], phrases: ["connection refused", "econnrefused", "unable to connect. is the computer able"] },
+    when: {
+      codes: ["ECONNREFUSED", "ConnectionRefused", "ERR_CONNECTION_REFUSED"],
+      phrases: ["connection refused", "econnrefused", "unable to connect. is the computer able"],
+    },
     tag: "ConnectionFailed",
     fault: "refused",
   },
   {
     id: "network/unreachable",
     when: {
-      codes: ["EHOSTUNREACH", "ENETUNREACH", "EHOSTDOWN", "ENETDOWN", "EADDRNOTAVAIL", "ENONET", "ERR_INTERNET_DISCONNECTED", "ERR_ADDRESS_UNREACHABLE", "ERR_NETWORK_CHANGED"],
+      codes: [
+        "EHOSTUNREACH",
+        "ENETUNREACH",
+        "EHOSTDOWN",
+        "ENETDOWN",
+        "EADDRNOTAVAIL",
+        "ENONET",
+        "ERR_INTERNET_DISCONNECTED",
+        "ERR_ADDRESS_UNREACHABLE",
+        "ERR_NETWORK_CHANGED",
+      ],
       phrases: [/\b(?:network|host) is (?:unreachable|down)\b/, "no route to host", "failedtoopensocket"],
     },
     tag: "ConnectionFailed",
@@ -1329,7 +1450,14 @@ export const network: ReadonlyArray<Rule> = [
         "ERR_QUIC_PROTOCOL_ERROR",
         "ConnectionReset",
       ],
-      phrases: [/\bconnection (?:was )?(?:reset|aborted)\b/, "econnreset", "broken pipe", "goaway", "nghttp2_", "rst_stream"],
+      phrases: [
+        /\bconnection (?:was )?(?:reset|aborted)\b/,
+        "econnreset",
+        "broken pipe",
+        "goaway",
+        "nghttp2_",
+        "rst_stream",
+      ],
     },
     tag: "ConnectionFailed",
     fault: "reset",
@@ -1386,7 +1514,12 @@ export const network: ReadonlyArray<Rule> = [
   {
     id: "network/tls",
     when: {
-      codes: ["EPROTO", "ERR_TLS_PROTOCOL_VERSION_CONFLICT", "ERR_TLS_INVALID_PROTOCOL_VERSION", "ERR_SSL_PROTOCOL_ERROR"],
+      codes: [
+        "EPROTO",
+        "ERR_TLS_PROTOCOL_VERSION_CONFLICT",
+        "ERR_TLS_INVALID_PROTOCOL_VERSION",
+        "ERR_SSL_PROTOCOL_ERROR",
+      ],
       phrases: [
         /\b(?:tls|ssl)\b[^|]{0,60}\b(?:handshake|alert|fail|error|routines)/,
         "handshake failure",
@@ -1400,7 +1533,21 @@ export const network: ReadonlyArray<Rule> = [
   {
     id: "network/request",
     when: {
-      codes: ["ERR_INVALID_URL", "ERR_INVALID_CHAR", "ERR_INVALID_ARG_TYPE", "ERR_INVALID_ARG_VALUE", "ERR_INVALID_HTTP_TOKEN", "ERR_INVALID_PROTOCOL", "ERR_UNESCAPED_CHARACTERS", "UND_ERR_INVALID_ARG", "UND_ERR_REQ_CONTENT_LENGTH_MISMATCH", "UND_ERR_NOT_SUPPORTED", "InvalidUrlError", "EncodeError", "InvalidUrl"],
+      codes: [
+        "ERR_INVALID_URL",
+        "ERR_INVALID_CHAR",
+        "ERR_INVALID_ARG_TYPE",
+        "ERR_INVALID_ARG_VALUE",
+        "ERR_INVALID_HTTP_TOKEN",
+        "ERR_INVALID_PROTOCOL",
+        "ERR_UNESCAPED_CHARACTERS",
+        "UND_ERR_INVALID_ARG",
+        "UND_ERR_REQ_CONTENT_LENGTH_MISMATCH",
+        "UND_ERR_NOT_SUPPORTED",
+        "InvalidUrlError",
+        "EncodeError",
+        "InvalidUrl",
+      ],
       phrases: ["invalid url", "failed to parse url", "unknown scheme"],
     },
     tag: "InvalidRequest",
@@ -1409,8 +1556,26 @@ export const network: ReadonlyArray<Rule> = [
   {
     id: "network/not-http",
     when: {
-      codes: ["UND_ERR_HEADERS_OVERFLOW", "UND_ERR_RES_EXCEEDED_MAX_SIZE", "HPE_HEADER_OVERFLOW", "Z_DATA_ERROR", "ERR_CONTENT_DECODING_FAILED", "DecodeError", "EmptyBodyError", "SyntaxError", "SchemaError", "HTTPParserError", "ERR_INVALID_HTTP_RESPONSE"],
-      phrases: [/\bhpe_[a-z_]{1,40}\b/, /\bunexpected (?:token|end of json|non-whitespace)\b/, "is not valid json", "parse error", "incorrect header check"],
+      codes: [
+        "UND_ERR_HEADERS_OVERFLOW",
+        "UND_ERR_RES_EXCEEDED_MAX_SIZE",
+        "HPE_HEADER_OVERFLOW",
+        "Z_DATA_ERROR",
+        "ERR_CONTENT_DECODING_FAILED",
+        "DecodeError",
+        "EmptyBodyError",
+        "SyntaxError",
+        "SchemaError",
+        "HTTPParserError",
+        "ERR_INVALID_HTTP_RESPONSE",
+      ],
+      phrases: [
+        /\bhpe_[a-z_]{1,40}\b/,
+        /\bunexpected (?:token|end of json|non-whitespace)\b/,
+        "is not valid json",
+        "parse error",
+        "incorrect header check",
+      ],
     },
     tag: "InvalidResponse",
     kind: "protocol",
@@ -1418,7 +1583,15 @@ export const network: ReadonlyArray<Rule> = [
   {
     id: "network/aborted",
     when: {
-      codes: ["AbortError", "ABORT_ERR", "UND_ERR_ABORTED", "APIUserAbortError", "ECANCELED", "CanceledError", "ERR_CANCELED"],
+      codes: [
+        "AbortError",
+        "ABORT_ERR",
+        "UND_ERR_ABORTED",
+        "APIUserAbortError",
+        "ECANCELED",
+        "CanceledError",
+        "ERR_CANCELED",
+      ],
       phrases: [/\b(?:operation|request|signal|stream)\b[^|]{0,20}\b(?:aborted|cancell?ed)\b/],
     },
     tag: "UnknownFailure",
@@ -1427,8 +1600,35 @@ export const network: ReadonlyArray<Rule> = [
   {
     id: "network/other",
     when: {
-      codes: ["TransportError", "FetchError", "APIConnectionError", "ConnectionError", "NetworkError", "EIO", "EMFILE", "ENFILE", "ENOBUFS", "EADDRINUSE", "EACCES", "EPERM", "ERR_NETWORK", "ERR_FAILED"],
-      phrases: ["fetch failed", "failed to fetch", "load failed", "networkerror", "network error", "network request failed", "network connection was lost", "connection error", "error sending request", /\bund_err_/, /\berr_http2_/],
+      codes: [
+        "TransportError",
+        "FetchError",
+        "APIConnectionError",
+        "ConnectionError",
+        "NetworkError",
+        "EIO",
+        "EMFILE",
+        "ENFILE",
+        "ENOBUFS",
+        "EADDRINUSE",
+        "EACCES",
+        "EPERM",
+        "ERR_NETWORK",
+        "ERR_FAILED",
+      ],
+      phrases: [
+        "fetch failed",
+        "failed to fetch",
+        "load failed",
+        "networkerror",
+        "network error",
+        "network request failed",
+        "network connection was lost",
+        "connection error",
+        "error sending request",
+        /\bund_err_/,
+        /\berr_http2_/,
+      ],
     },
     tag: "ConnectionFailed",
     fault: "other",

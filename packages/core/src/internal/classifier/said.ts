@@ -141,7 +141,8 @@ const requestIdHeaders = [
   "cf-ray",
 ]
 
-const looksLikeSecret = /^(?:sk|pk|rk|gsk|xai|hf|r8|pplx|fw|key|ghp|bearer|basic|aiza|akia|asia|eyj)(?:[-_ ]|[a-z0-9]{12})/i
+const looksLikeSecret =
+  /^(?:sk|pk|rk|gsk|xai|hf|r8|pplx|fw|key|ghp|bearer|basic|aiza|akia|asia|eyj)(?:[-_ ]|[a-z0-9]{12})/i
 
 /** An identifier, or nothing: what may be a key or a sentence is not kept. */
 const identifier = (u: unknown): string | undefined =>
@@ -233,7 +234,9 @@ export const read = (
   /** A message, and what is inside of it when it quotes another body. */
   const addMessage = (text: string, nesting: number): void => {
     if (nesting < maxNesting) {
-      for (const { index } of [...text.slice(0, maxBody).matchAll(/[{[]\s{0,20}\\?['"{]/g)].slice(0, 3)) {
+      let tries = 3
+      for (const { index } of text.slice(0, maxBody).matchAll(/[{[]\s{0,20}\\?['"{]/g)) {
+        if (tries-- === 0) break
         const tail = text.slice(index, index + maxBody)
         const strict = parse(tail)
         const { end, value } = strict === undefined ? Loose.read(tail) : { value: strict.value, end: tail.length }

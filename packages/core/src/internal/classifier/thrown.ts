@@ -29,7 +29,8 @@ const field = (node: object, key: string): unknown => {
   }
 }
 
-const inMessage = /\b(?:E[A-Z]{3,20}|UND_ERR_[A-Z_]{2,40}|ERR_[A-Z0-9_]{2,60}|HPE_[A-Z_]{2,40}|CERT_[A-Z_]{2,40}|[A-Z]{3,20}_[A-Z_]{3,40}_CERT(?:_[A-Z]{2,20})?)\b/g
+const inMessage =
+  /\b(?:E[A-Z]{3,20}|UND_ERR_[A-Z_]{2,40}|ERR_[A-Z0-9_]{2,60}|HPE_[A-Z_]{2,40}|CERT_[A-Z_]{2,40}|[A-Z]{3,20}_[A-Z_]{3,40}_CERT(?:_[A-Z]{2,20})?)\b/g
 
 const below = ["cause", "reason", "error", "originalError", "errors", "reasons", "failures", "defect", "response"]
 
@@ -45,14 +46,12 @@ const statusOf = (node: object): number | undefined => {
 
 /** A plain record, or the `Headers` of the web. */
 const headersOf = (u: unknown): Said.Headers => {
-  if (typeof u !== "object" || u === null) return {}
   try {
-    const entries = field(u, "entries")
-    if (typeof entries === "function") return Said.lowerCase(Object.fromEntries(u as Iterable<[string, unknown]>))
+    if (u instanceof Headers) return Said.lowerCase(Object.fromEntries(u.entries()))
+    return Said.isObject(u) ? Said.lowerCase(u) : {}
   } catch {
     return {}
   }
-  return Said.isObject(u) ? Said.lowerCase(u) : {}
 }
 
 /** Reads an error, its JSON rendering, or its text. */
@@ -87,7 +86,13 @@ export const read = (error: unknown): Thrown => {
     if (syscall === "connect" && field(node, "code") === "ETIMEDOUT") codes.push("UND_ERR_CONNECT_TIMEOUT")
     const status = statusOf(node)
     if (status !== undefined && http === undefined) {
-      const body = [field(node, "responseBody"), field(node, "body"), field(node, "error"), field(node, "data"), message]
+      const body = [
+        field(node, "responseBody"),
+        field(node, "body"),
+        field(node, "error"),
+        field(node, "data"),
+        message,
+      ]
       http = {
         status,
         headers: headersOf(field(node, "headers") ?? field(node, "responseHeaders")),
@@ -108,6 +113,10 @@ export const read = (error: unknown): Thrown => {
       parsed = error
     }
   }
-  visit(parsed, 0)
+  try {
+    visit(parsed, 0)
+  } catch {
+    // A proxy that was revoked, or the like, says no more than was read of it.
+  }
   return { codes: codes.slice(0, 128), messages, http }
 }

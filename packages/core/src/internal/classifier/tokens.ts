@@ -13,22 +13,32 @@ export interface Window {
 const n = String.raw`(?:approximately |about |~)?(\d[\d,_]{0,14})`
 
 const limits: ReadonlyArray<RegExp> = [
-  new RegExp(String.raw`(?:maximum|max(?:imum)? allowed|max)[a-z' ]{0,40}(?:context|prompt|input|token|sequence|model)[a-z' ]{0,30}(?:length|size|limit|window|tokens?|count)?[a-z' ]{0,20}?(?:is|of|:|=|\(|to)\s?\(?${n}`),
+  new RegExp(
+    String.raw`(?:maximum|max(?:imum)? allowed|max)[a-z' ]{0,40}(?:context|prompt|input|token|sequence|model)[a-z' ]{0,30}(?:length|size|limit|window|tokens?|count)?[a-z' ]{0,20}?(?:is|of|:|=|\(|to)\s?\(?${n}`,
+  ),
   new RegExp(String.raw`exceeds? the maximum (?:number of tokens|token count|input tokens?|tokens)[a-z ]{0,20}\(?${n}`),
   new RegExp(String.raw`> ${n}(?: tokens)?(?: maximum)?`),
   new RegExp(String.raw`with (?:a )?${n} (?:tokens? )?(?:maximum )?context`),
   new RegExp(String.raw`must be <=? ${n}`),
-  new RegExp(String.raw`(?:context|token|window|model)[a-z' ]{0,30}(?:limit|length|size|window)[a-z' ]{0,40}?(?:is|of|:|=|\()\s?\(?${n}`),
+  new RegExp(
+    String.raw`(?:context|token|window|model)[a-z' ]{0,30}(?:limit|length|size|window)[a-z' ]{0,40}?(?:is|of|:|=|\()\s?\(?${n}`,
+  ),
+  new RegExp(String.raw`(?:cannot|can not|must not|should not) exceed ${n}`),
   new RegExp(String.raw`max size: ${n} tokens`),
-  new RegExp(String.raw`(?:limit|up to|at most|only supports?|maximum of|supports?)[a-z ]{0,30} ${n} (?:input |context |prompt )?tokens`),
+  new RegExp(
+    String.raw`(?:limit(?! exceeded)|up to|at most|only supports?|maximum of|supports?)[a-z ]{0,30} ${n} (?:input |context |prompt )?tokens`,
+  ),
 ]
 
 const requests: ReadonlyArray<RegExp> = [
-  new RegExp(String.raw`(?:messages|prompt|input|request)[a-z ]{0,20}(?:resulted in|contains?|has|have|is|of|was|requires?|length:?)\s?\(?${n} (?:input |prompt )?tokens`),
+  new RegExp(
+    String.raw`(?:messages|prompt|input|request)[a-z ]{0,20}(?:resulted in|contains?|has|have|is|of|was|requires?|length:?)\s?\(?${n} (?:input |prompt )?tokens`,
+  ),
   new RegExp(String.raw`requested (?:a total of )?${n}(?: tokens)?`),
   new RegExp(String.raw`(?:too long|token count|tokens?|length)\s?[:(]\s?${n}\)?`),
   new RegExp(String.raw`${n} tokens? (?:>|exceeds?)`),
   new RegExp(String.raw`request \(${n} tokens?\)`),
+  new RegExp(String.raw`(?:received|given|got):? ${n}\b`),
 ]
 
 const toInt = (digits: string | undefined): number | undefined => {
