@@ -8,12 +8,12 @@ const program = Effect.gen(function* () {
   // Two servers on this machine: one is down, one is well.
   const down = yield* Upstream.make({ script: { steps: [Upstream.status(503)], then: "repeat" } })
   const well = yield* Upstream.make({ script: [Upstream.answer("Frank Herbert wrote Dune.")] })
-  const apiKey = Redacted.make("a key")
+  const apiKey = Redacted.make("sk-any")
 
   const model = Understudy.make({
     candidates: [
-      { provider: OpenAiChat.make({ model: "gpt-5-mini", apiKey, baseUrl: down.openaiUrl }) },
-      { provider: AnthropicMessages.make({ model: "claude-sonnet-4-5", apiKey, baseUrl: well.anthropicUrl }) },
+      { provider: OpenAiChat.make({ model: "gpt-5.6-terra", apiKey, baseUrl: down.openaiUrl }) },
+      { provider: AnthropicMessages.make({ model: "claude-sonnet-5-5", apiKey, baseUrl: well.anthropicUrl }) },
     ],
     deadline: { generate: "20 seconds" },
   })

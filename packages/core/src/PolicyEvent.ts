@@ -28,7 +28,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import * as StreamModule from "effect/Stream"
-import { tags } from "./LlmError.ts"
+import { tags, TimeoutPhase } from "./LlmError.ts"
 
 const common = {
   /** When, in milliseconds of Unix time. */
@@ -49,8 +49,14 @@ export const PolicyEvent = Schema.Union([
   of("CallStarted", { ...common, provider: Schema.String }),
   /** A provider is asked. `attempt` counts from 1 over the whole call. */
   of("AttemptStarted", { ...asked, attempt: Schema.Int }),
-  /** The attempt failed, after `elapsedMs`. */
-  of("AttemptFailed", { ...asked, attempt: Schema.Int, failure: FailureTag, elapsedMs: Schema.Finite }),
+  /** The attempt failed, after `elapsedMs`. `phase`: which clock ran out, for `TimedOut`. */
+  of("AttemptFailed", {
+    ...asked,
+    attempt: Schema.Int,
+    failure: FailureTag,
+    phase: Schema.optionalKey(TimeoutPhase),
+    elapsedMs: Schema.Finite,
+  }),
   /** The attempt succeeded: for a stream, when its end marker came. */
   of("AttemptSucceeded", { ...asked, attempt: Schema.Int, elapsedMs: Schema.Finite }),
   /** The attempt was ended by its caller. */
@@ -133,7 +139,7 @@ export const describe = (event: PolicyEvent): string => {
     case "AttemptStarted":
       return `${who}: asked (attempt ${event.attempt})`
     case "AttemptFailed":
-      return `${who}: ${event.failure} after ${seconds(event.elapsedMs)}`
+      return `${who}: ${event.failure}${event.phase === undefined ? "" : ` (${event.phase})`} after ${seconds(event.elapsedMs)}`
     case "AttemptSucceeded":
       return `${who}: answered in ${seconds(event.elapsedMs)}`
     case "AttemptInterrupted":

@@ -168,12 +168,28 @@ class Attempt {
       record.emit({ event: "AttemptInterrupted", ...base })
     } else {
       const tag = tagOf(exit.cause)
-      record.emit({ event: "AttemptFailed", ...base, failure: isTag(tag) ? tag : "UnknownFailure" })
+      const phase = phaseOf(exit.cause)
+      record.emit({
+        event: "AttemptFailed",
+        ...base,
+        failure: isTag(tag) ? tag : "UnknownFailure",
+        ...(phase === undefined ? {} : { phase }),
+      })
     }
   }
 }
 
 const isTag = (tag: string): tag is LlmError["_tag"] => Object.hasOwn(FailureMode.table, tag)
+
+/** Which clock ran out, if one did. */
+const phaseOf = (cause: Cause.Cause<unknown>): TimeoutPhase | undefined => {
+  for (const reason of cause.reasons) {
+    if (reason._tag !== "Fail" || !isLlmError(reason.error)) continue
+    const failure = reason.error._tag === "StreamInterrupted" ? reason.error.failure : reason.error
+    if (failure?._tag === "TimedOut") return failure.phase
+  }
+  return undefined
+}
 
 const tellState = (
   record: CallRecord,

@@ -1,0 +1,153 @@
+/**
+ * `understudy demo`, the main job: questions asked through three providers that
+ * misbehave, and answered all the same.
+ *
+ * The providers are embedded fault-injecting upstreams, real HTTP servers on
+ * the loopback interface, so nothing is needed: no key, no server, no network.
+ * The clocks are shortened, and named, so that a bad day passes in seconds.
+ */
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import { NodeHttpClient } from "@effect/platform-node"
+import { type PolicyEvent, Understudy } from "@understudy/core"
+import { AnthropicMessages, OpenAiChat } from "@understudy/providers"
+import { Upstream } from "@understudy/testkit"
+import { ask } from "./Ask.ts"
+import * as Output from "./Output.ts"
+import * as Story from "./Story.ts"
+
+const clocks = {
+  timeouts: { firstContent: "600 millis", idle: "600 millis", streamAttempt: "5 seconds" },
+  retry: { base: "250 millis", cap: "1 second" },
+  breaker: { failures: 3, openFor: "2500 millis", successes: 1 },
+  deadline: { stream: "10 seconds" },
+} as const
+
+const clocksInWords = [
+  "first content 600 ms (default 30 s), gap between parts 600 ms (20 s), stream 5 s (120 s),",
+  "backoff 250 ms doubled (500 ms), circuit opens after 3 failures (5) for 2.5 s (60 s) and closes after 1 success (3),",
+  "deadline of a call 10 s (180 s)",
+]
+
+/** A question, and how the day is for each of the providers when it is asked. */
+const scenes = [
+  {
+    title: "A rate limit is waited out, and the same provider asked again",
+    question: "What does an understudy do?",
+    aurora: [
+      Upstream.status(429, { headers: { "retry-after": "1" } }),
+      Upstream.answer("An understudy learns the part, and goes on when the lead cannot."),
+    ],
+    boreas: [],
+    calypso: [],
+  },
+  {
+    title: "One stalls, one fails, and the third answers",
+    question: "Why does the show go on?",
+    aurora: [Upstream.silence],
+    boreas: [Upstream.status(500), Upstream.status(500)],
+    calypso: [Upstream.answer("Because someone learned the lines before they were needed.")],
+  },
+  {
+    title: "A third failure in a row opens the circuit",
+    question: "How long should one wait for the lead?",
+    aurora: [Upstream.status(503), Upstream.status(503)],
+    boreas: [Upstream.answer("Not longer than the audience would.")],
+    calypso: [],
+  },
+  {
+    title: "The open circuit is passed over: no time is lost on it",
+    question: "And if the lead is still ill?",
+    aurora: [],
+    boreas: [Upstream.answer("Then nobody knocks at the dressing room door.")],
+    calypso: [],
+  },
+  {
+    title: "After its rest the circuit lets a probe through, and closes",
+    question: "Who plays tonight?",
+    pause: "2500 millis",
+    aurora: [Upstream.answer("The lead is back.")],
+    boreas: [],
+    calypso: [],
+  },
+] as const
+
+interface Told {
+  readonly by: string
+  readonly attempts: number
+  readonly millis: number
+}
+
+const play = (json: boolean) =>
+  Effect.gen(function* () {
+    const script = (name: "aurora" | "boreas" | "calypso") => scenes.flatMap((scene): Array<Upstream.Step> => [...scene[name]])
+    const aurora = yield* Upstream.make({ script: script("aurora") })
+    const boreas = yield* Upstream.make({ script: script("boreas") })
+    const calypso = yield* Upstream.make({ script: script("calypso") })
+    const apiKey = Redacted.make("no-key-is-needed-here")
+
+    const model = Understudy.make({
+      candidates: [
+        { provider: OpenAiChat.make({ name: "aurora", model: "aurora-large", baseUrl: aurora.openaiUrl, apiKey }) },
+        {
+          provider: AnthropicMessages.make({ name: "boreas", model: "boreas-2", baseUrl: boreas.anthropicUrl, apiKey }),
+          priority: 1,
+        },
+        {
+          provider: OpenAiChat.make({ name: "calypso", model: "calypso-mini", baseUrl: calypso.openaiUrl, apiKey }),
+          priority: 2,
+        },
+      ],
+      ...clocks,
+    })
+
+    const tell = json ? Story.jsonLines : Story.teller()
+    const told: Array<Told> = []
+    const observer: PolicyEvent.Observer = (event) => {
+      if (event.event === "Answered") {
+        told.push({ by: event.provider, attempts: event.attempts, millis: event.elapsedMs })
+      }
+      tell(event)
+    }
+
+    const note = json ? () => undefined : Output.note
+    note("Three providers, embedded here over real HTTP: aurora and calypso speak OpenAI's protocol, boreas Anthropic's.")
+    note("Clocks are shortened for this: " + clocksInWords.join("\n  "))
+
+    for (const [index, scene] of scenes.entries()) {
+      note(`\n${index + 1}. ${scene.title}`)
+      if ("pause" in scene) {
+        note(`     (${scene.pause.replace(" millis", " ms")} later)`)
+        yield* Effect.sleep(scene.pause)
+      }
+      if (!json) Output.line(`\n> ${scene.question}`)
+      yield* ask(model, scene.question, { stream: true, json, observer })
+    }
+
+    const seen = yield* Effect.all([aurora.count, boreas.count, calypso.count])
+    note("\nWho answered")
+    for (const [index, { attempts, by, millis }] of told.entries()) {
+      const count = `${attempts} attempt${attempts === 1 ? " " : "s"}`
+      note(`  ${index + 1}. ${by.padEnd(8)} ${count} ${(millis / 1000).toFixed(2).padStart(5)} s   ${scenes[index]?.question ?? ""}`)
+    }
+    note(`Requests that arrived: aurora ${seen[0]}, boreas ${seen[1]}, calypso ${seen[2]}.`)
+  })
+
+/** The command. */
+export const command = Command.make(
+  "demo",
+  {
+    json: Flag.Boolean("json").pipe(
+      Flag.withDescription("Print the policy events on stdout, one JSON object a line"),
+      Flag.withDefault(false),
+    ),
+  },
+  ({ json }) =>
+    play(json).pipe(
+      Effect.scoped,
+      Effect.provide([Understudy.layer, NodeHttpClient.layerUndici]),
+      Effect.mapError((failure) => Output.userError(failure.message, failure)),
+    ),
+).pipe(Command.withDescription("Questions asked through three misbehaving providers, and answered all the same"))
