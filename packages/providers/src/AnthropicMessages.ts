@@ -81,7 +81,7 @@ export interface Options {
   readonly apiKey?: Redacted.Redacted<string> | undefined
   /** Up to `/v1/messages`; a query is kept. Default `https://api.anthropic.com`. */
   readonly baseUrl?: string | undefined
-  /** More headers, such as `anthropic-beta`. They win over the adapter's own, and traces redact them. */
+  /** More headers, such as `anthropic-beta`. They win over the adapter's own, but not over a key of the call, and traces redact them. */
   readonly headers?: Readonly<Record<string, string | Redacted.Redacted<string>>> | undefined
   /** Parameters of the model. Those of a call win, field by field. */
   readonly parameters?: Call.Parameters | undefined
@@ -163,7 +163,7 @@ const hooks = (options: Options): Wire.Hooks => {
     stream: (request) =>
       Stream.unwrap(
         Effect.map(exchange(endpoint, structuredOutput, request, true), ({ attempt, body, context }) =>
-          Wire.stream(attempt, body, new Answer.Decoder(context)),
+          Wire.stream(attempt, body, (headers) => new Answer.Decoder(context, headers)),
         ),
       ),
   }

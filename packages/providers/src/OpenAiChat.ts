@@ -77,7 +77,7 @@ export interface Options {
   readonly apiKey?: Redacted.Redacted<string> | undefined
   /** Up to `/chat/completions`; a query is kept. Default: that of the dialect. */
   readonly baseUrl?: string | undefined
-  /** More headers. They win over the adapter's own, and traces redact them. */
+  /** More headers. They win over the adapter's own, but not over a key of the call, and traces redact them. */
   readonly headers?: Readonly<Record<string, string | Redacted.Redacted<string>>> | undefined
   /** OpenAI's organization, for keys that have several. */
   readonly organization?: string | undefined
@@ -166,7 +166,7 @@ const hooks = (options: Options): Wire.Hooks => {
     stream: (request) =>
       Stream.unwrap(
         Effect.map(exchange(endpoint, dialect, request, true), ({ attempt, body, context }) =>
-          Wire.stream(attempt, body, new Answer.Decoder(context)),
+          Wire.stream(attempt, body, (headers) => new Answer.Decoder(context, headers)),
         ),
       ),
   }

@@ -131,12 +131,13 @@ export const invalid = (
 export const scrubbed = ({ key }: Attempt, text: string): string =>
   key === undefined || key.length < 6 ? text : text.replaceAll(key, "<redacted>")
 
-// The error of a client holds the request, and the request holds the key.
+// The error of a client holds the request, and the request holds the key. Its
+// tag is left out too: a connection that breaks within a body is a `DecodeError`.
 const withoutRequest = (error: unknown): unknown => {
   if (!HttpClientError.isHttpClientError(error)) return error
   const { reason } = error
   const description = "description" in reason ? reason.description : undefined
-  return new Error(description ?? reason._tag, { cause: "cause" in reason ? reason.cause : undefined })
+  return new Error(description ?? "The transport failed.", { cause: "cause" in reason ? reason.cause : undefined })
 }
 
 const ofNetwork = ({ classifier, subject }: Attempt, cause: Cause.Cause<unknown>): Failure =>
@@ -205,15 +206,18 @@ const send = (
   accept: string,
 ): Effect.Effect<HttpClientResponse.HttpClientResponse, Failure, HttpClient.HttpClient | Scope.Scope> =>
   Effect.gen(function* () {
-    const { endpoint, key } = attempt
+    const { endpoint, key, subject } = attempt
+    const authorization = key === undefined ? {} : endpoint.authorize(key)
     const client = HttpClient.withScope(yield* HttpClient.HttpClient)
     const request = HttpClientRequest.post(endpoint.url, {
       headers: {
         accept,
         // What is not asked for need not be undone; see `plainBytes` for who sends it nevertheless.
         "accept-encoding": "identity",
-        ...(key === undefined ? {} : endpoint.authorize(key)),
-        ...endpoint.headers,
+        // Headers of the user's win, but not over a key that came with the call.
+        ...(subject.credential === "call"
+          ? { ...endpoint.headers, ...authorization }
+          : { ...authorization, ...endpoint.headers }),
       },
       body: HttpBody.text(body, "application/json"),
     })
@@ -343,9 +347,13 @@ const tooLarge = (attempt: Attempt): Failure => invalid(attempt, "protocol", "Th
 
 /** The value of an answer's body, or the failure that it is. */
 const valueOf = (attempt: Attempt, text: string, headers: Headers.Headers): Effect.Effect<unknown, Failure> => {
+  const { classifier, subject } = attempt
+  const inspect = (text: string, value: unknown) => classifier.inspectAnswer(value ?? text, subject, { ...headers })
   const value = parse(text)
-  const failure = attempt.classifier.inspectAnswer(value ?? scrubbed(attempt, text), attempt.subject, { ...headers })
-  return failure === undefined ? Effect.succeed(value) : Effect.fail(failure)
+  const failure = inspect(text, value)
+  if (failure === undefined) return Effect.succeed(value)
+  const clean = scrubbed(attempt, text)
+  return Effect.fail((clean === text ? undefined : inspect(clean, parse(clean))) ?? failure)
 }
 
 // ---------------------------------------------------------------------------
@@ -388,16 +396,16 @@ export interface Decoder {
   readonly whole: (value: unknown) => ReadonlyArray<Part> | Failure
 }
 
-/** Asks for a stream. */
+/** Asks for a stream. The decoder is made for the headers of its response. */
 export const stream = (
   attempt: Attempt,
   body: string,
-  decoder: Decoder,
+  make: (headers: Classifier.SignalHeaders) => Decoder,
 ): Stream.Stream<Part, Failure, HttpClient.HttpClient> =>
   Stream.unwrap(
     Effect.map(send(attempt, body, "text/event-stream"), (response) =>
       Stream.transformPull(plainBytes(response), (pull) =>
-        Effect.sync(() => partsOf(attempt, response.headers, decoder, pull)),
+        Effect.sync(() => partsOf(attempt, response.headers, make({ ...response.headers }), pull)),
       ),
     ),
   )

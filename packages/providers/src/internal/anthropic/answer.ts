@@ -1,4 +1,5 @@
 /** Messages, whole and in events, as response parts. */
+import type * as Classifier from "@understudy/core/Classifier"
 import type * as LanguageModelFace from "@understudy/core/LanguageModelFace"
 import type { ProviderFailure } from "@understudy/core/LlmError"
 import type * as Response from "effect/ai/Response"
@@ -146,6 +147,7 @@ const eventNames = new Set([
 /** Reads the events of one stream. */
 export class Decoder implements Wire.Decoder {
   private readonly context: Context
+  private readonly headers: Classifier.SignalHeaders
   private readonly blocks = new Map<number, Block>()
   private usage: Obj = {}
   private stopReason: string | undefined = undefined
@@ -153,8 +155,9 @@ export class Decoder implements Wire.Decoder {
   private begun = false
   private done = false
 
-  constructor(context: Context) {
+  constructor(context: Context, headers: Classifier.SignalHeaders) {
     this.context = context
+    this.headers = headers
   }
 
   complete(): boolean {
@@ -181,7 +184,12 @@ export class Decoder implements Wire.Decoder {
     const value = parse(data)
     if (name === "error" || (isObject(value) && (value["type"] === "error" || isSet(value["error"])))) {
       return attempt.classifier.classify(
-        { where: "sse-event", body: Wire.scrubbed(attempt, data), ...present({ event: name }) },
+        {
+          where: "sse-event",
+          headers: this.headers,
+          body: Wire.scrubbed(attempt, data),
+          ...present({ event: name }),
+        },
         attempt.subject,
       )
     }

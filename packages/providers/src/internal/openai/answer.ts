@@ -1,4 +1,5 @@
 /** Chat completions, whole and in chunks, as response parts. */
+import type * as Classifier from "@understudy/core/Classifier"
 import type * as LanguageModelFace from "@understudy/core/LanguageModelFace"
 import type { ProviderFailure } from "@understudy/core/LlmError"
 import type * as Response from "effect/ai/Response"
@@ -144,6 +145,7 @@ interface Call {
 /** Reads the chunks of one stream. */
 export class Decoder implements Wire.Decoder {
   private readonly context: Context
+  private readonly headers: Classifier.SignalHeaders
   private readonly blocks = new Parts.Blocks()
   private readonly calls = new Map<string, Call>()
   private introduced = false
@@ -152,8 +154,9 @@ export class Decoder implements Wire.Decoder {
   private usage: unknown = undefined
   private done = false
 
-  constructor(context: Context) {
+  constructor(context: Context, headers: Classifier.SignalHeaders) {
     this.context = context
+    this.headers = headers
   }
 
   complete(): boolean {
@@ -183,7 +186,12 @@ export class Decoder implements Wire.Decoder {
     const value = parse(data)
     if (name === "error" || isErrorEvent(value)) {
       return attempt.classifier.classify(
-        { where: "sse-event", body: Wire.scrubbed(attempt, data), ...present({ event: name }) },
+        {
+          where: "sse-event",
+          headers: this.headers,
+          body: Wire.scrubbed(attempt, data),
+          ...present({ event: name }),
+        },
         attempt.subject,
       )
     }
@@ -204,7 +212,7 @@ export class Decoder implements Wire.Decoder {
     if (choice === undefined) return undefined
     if (isSet(choice["error"])) {
       const body = Wire.scrubbed(attempt, JSON.stringify(choice))
-      return attempt.classifier.classify({ where: "sse-event", body }, attempt.subject)
+      return attempt.classifier.classify({ where: "sse-event", headers: this.headers, body }, attempt.subject)
     }
     this.begun = true
     if (!this.introduced) {
