@@ -39,7 +39,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import type { Any, Hidden, Part } from "./Face.ts"
-import { type Admission, circuitOpen } from "./internal/attempt.ts"
+import { type Admission, circuitOpen, tellState } from "./internal/attempt.ts"
 import { Breaker, type Numbers, type Outcome, type State } from "./internal/breaker.ts"
 import type { CallRecord } from "./internal/callRecord.ts"
 import { checked, Count, DurationInput, millis } from "./internal/options.ts"
@@ -173,10 +173,14 @@ const with_ = (options: With = {}): Policy<CircuitOpen, Circuits> => {
   const policy = numbers("CircuitBreaker.with", rest)
   return <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E | CircuitOpen, R | Circuits> => {
     const admission = admissionOf(key ?? `${self.name}/${self.model}`, policy, classify)
-    const peek = (context: Context.Context<never>, record: CallRecord, now: number): Readiness | undefined => {
+    const peek = (context: Context.Context<never>, record: CallRecord, at: number): Readiness | undefined => {
       const circuit = admission.circuit(context)
+      const now = record.now()
+      const before = circuit.state
+      circuit.expire(now)
+      if (circuit.state !== before) tellState(record, self, admission.key, circuit, now)
       return {
-        ready: circuit.ready(now),
+        ready: circuit.ready(at),
         rejection: () => circuitOpen(record, self, admission.key, circuit, now),
       }
     }

@@ -42,6 +42,8 @@ export interface Inspector<in Part, out Hidden = LlmError> {
 /** What a provider is asked, what it answers, and which failures the face itself finds in answers and parts. */
 export interface Face<in out Request, in out Answer, in out Part, out Hidden = never> {
   readonly name: string
+  /** Does a whole stream end with a marker? Then one that just stops is interrupted. */
+  readonly endMarker: boolean
   /** The failure that an answer hides, if it does: a refusal, say. */
   readonly judge: (answer: Answer, subject: Subject) => Hidden | undefined
   /** A new inspector, for one attempt. */
@@ -73,6 +75,7 @@ export interface Plain<in out A> extends Face<void, A, A> {}
 /** The face of plain effects and streams. */
 export const plain = <A>(): Plain<A> => ({
   name: "plain",
+  endMarker: false,
   judge: () => undefined,
   inspect: () => {
     let parts = 0

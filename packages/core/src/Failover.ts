@@ -118,7 +118,19 @@ const entriesOf = (candidates: ReadonlyArray<unknown>): ReadonlyArray<Entry> => 
 
 /** The failures of all attempts, a nested failover's among them as its own. */
 const flatten = (failures: ReadonlyArray<LlmError>): ReadonlyArray<LlmError> =>
-  failures.flatMap((failure) => (failure._tag === "AllProvidersFailed" ? flatten(failure.failures) : [failure]))
+  failures.flatMap((failure) => {
+    switch (failure._tag) {
+      case "AllProvidersFailed":
+        return flatten(failure.failures)
+      case "ContextLengthExceeded":
+      case "ContentFiltered":
+      case "InvalidRequest":
+        // Attached, they hold themselves too.
+        return failure.failures === undefined ? [failure] : flatten(failure.failures)
+      default:
+        return [failure]
+    }
+  })
 
 const hintMillis = (failure: LlmError): number =>
   failure.retryAfter === undefined ? Infinity : Duration.toMillis(failure.retryAfter)
@@ -153,11 +165,15 @@ const attach = (failure: LlmError, failures: ReadonlyArray<LlmError>): LlmError 
 
 const fieldsOf = <E extends LlmError>(failure: E): E => ({ ...failure })
 
-const conclude = (name: string, failures: ReadonlyArray<LlmError>): LlmError => {
+/** Failures of candidates that were not asked. */
+const notAsked: ReadonlySet<LlmError["_tag"]> = new Set(["CircuitOpen", "CapacityExceeded"])
+
+/** What leaves, of the failures of all attempts, and of those that each candidate ended with. */
+const conclude = (name: string, failures: ReadonlyArray<LlmError>, ends: ReadonlyArray<LlmError>): LlmError => {
   const all = flatten(failures)
   const special = all.find((f) => f._tag === "ContextLengthExceeded" || f._tag === "ContentFiltered")
   if (special !== undefined) return attach(special, all)
-  const asked = all.filter((f) => f._tag !== "CircuitOpen")
+  const asked = ends.filter((f) => !notAsked.has(f._tag))
   const [first] = asked
   if (first?._tag === "InvalidRequest" && asked.every((f) => f._tag === "InvalidRequest")) return attach(first, all)
   return allFailed(name, all)
@@ -179,6 +195,8 @@ class Course {
   /** What a failover around this one lends. */
   private readonly outer: Pick<CallRecord, "alternatives" | "alternativeNeeds">
   private smallestWindow = 0
+  /** What each candidate ended with. */
+  private readonly ends: Array<LlmError> = []
 
   constructor(
     entries: ReadonlyArray<Entry>,
@@ -204,8 +222,8 @@ class Course {
   /** Asks from this candidate on. */
   from(start: number): Effect.Effect<unknown, unknown, unknown> {
     const { entries, record } = this
-    const index = this.nextAsked(start)
-    if (index === undefined) return Effect.fail(conclude(this.name, record.failures.slice(this.failuresBefore)))
+    const index = record.attempts < record.maxAttempts ? this.nextAsked(start) : undefined
+    if (index === undefined) return Effect.fail(this.conclude())
     const entry = entries[index]!
     this.lend(index)
     return Effect.catch(this.run(entry.provider), (error) => {
@@ -251,14 +269,12 @@ class Course {
   private after(index: number, entry: Entry, error: LlmError): Effect.Effect<unknown, unknown, unknown> {
     const { record } = this
     record.failures.push(error)
+    this.ends.push(error)
     if (!this.worthwhile(entry, error)) {
-      return Effect.fail(
-        FailureMode.isFinal(error)
-          ? attach(error, flatten(record.failures.slice(this.failuresBefore)))
-          : conclude(this.name, record.failures.slice(this.failuresBefore)),
-      )
+      const itself = error._tag === "DeadlineExceeded" || error._tag === "InvalidRequest"
+      return Effect.fail(itself ? attach(error, flatten(this.taken())) : this.conclude())
     }
-    const next = this.nextAsked(index + 1)
+    const next = record.attempts < record.maxAttempts ? this.nextAsked(index + 1) : undefined
     if (next !== undefined && record.observer !== undefined) {
       record.emit({
         event: "FailedOver",
@@ -269,6 +285,15 @@ class Course {
       })
     }
     return this.from(next ?? this.entries.length)
+  }
+
+  private conclude(): LlmError {
+    return conclude(this.name, this.taken(), this.ends)
+  }
+
+  /** The failures since this failover began. They go into what leaves it, and so out of the record. */
+  private taken(): ReadonlyArray<LlmError> {
+    return this.record.failures.splice(this.failuresBefore)
   }
 
   private worthwhile(entry: Entry, error: LlmError): boolean {

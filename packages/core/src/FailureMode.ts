@@ -34,8 +34,8 @@ import * as Layer from "effect/Layer"
 import type { LlmError, Tag, WithTag } from "./LlmError.ts"
 import { tags } from "./LlmError.ts"
 
-/** A value, or a total function of the failure. */
-export type Cell<A, E> = A | ((failure: E) => A)
+/** A value, or a total function of the failure and of the table in use. */
+export type Cell<A, E> = A | ((failure: E, table: Table) => A)
 
 /**
  * Should this call ask this provider again now?
@@ -166,7 +166,8 @@ export const table = {
     sameAgain: (f: WithTag<"StreamInterrupted">): SameAgain => (f.committed ? "no" : asRetryable(f)),
     next: (f: WithTag<"StreamInterrupted">): Next => (f.committed ? "no" : "yes"),
     leaves: "inside",
-    health: (f: WithTag<"StreamInterrupted">): Health => (f.failure === undefined ? "failure" : healthOf(f.failure)),
+    health: (f: WithTag<"StreamInterrupted">, modes: Table): Health =>
+      f.failure === undefined ? "failure" : health(f.failure, modes),
     ladder: true,
     http: 502,
   },
@@ -278,14 +279,14 @@ export const table = {
     leaves: "inside",
     health: "ignored",
     ladder: true,
-    http: (f: WithTag<"AllProvidersFailed">): number => sharedStatus(f.failures),
+    http: (f: WithTag<"AllProvidersFailed">, modes: Table): number => sharedStatus(f.failures, modes),
   },
 } as const satisfies Table
 
 type Literal = typeof table
 
 /** The cell's values for a row; a function counts as every value it can return. */
-type Values<C> = C extends (failure: never) => infer A ? A : C
+type Values<C> = C extends (failure: never, table: Table) => infer A ? A : C
 
 /** Tags that `Retry` may ask the same provider again for. */
 export type RetryableTag = {
@@ -339,35 +340,35 @@ export const operatorOwned: Overrides = {
   ModelNotFound: { http: 500 },
 }
 
-const value = <A, E extends LlmError>(cell: Cell<A, E>, failure: E): A =>
-  typeof cell === "function" ? (cell as (failure: E) => A)(failure) : cell
+const value = <A, E extends LlmError>(cell: Cell<A, E>, failure: E, self: Table): A =>
+  typeof cell === "function" ? (cell as (failure: E, table: Table) => A)(failure, self) : cell
 
 /** The row of a failure. */
 export const row = (failure: LlmError, self: Table = table): Row<LlmError> => self[failure._tag] as Row<LlmError>
 
 /** Would the same request have a chance later? */
 export const retryable = (failure: LlmError, self: Table = table): boolean =>
-  value(row(failure, self).retryable, failure)
+  value(row(failure, self).retryable, failure, self)
 
 /** Should this call ask this provider again now? */
 export const sameAgain = (failure: LlmError, self: Table = table): SameAgain =>
-  value(row(failure, self).sameAgain, failure)
+  value(row(failure, self).sameAgain, failure, self)
 
 /** Is another candidate worth a try? */
-export const next = (failure: LlmError, self: Table = table): Next => value(row(failure, self).next, failure)
+export const next = (failure: LlmError, self: Table = table): Next => value(row(failure, self).next, failure, self)
 
 /** Does it leave a failover as itself? */
 export const isFinal = (failure: LlmError): failure is WithTag<FinalTag> => table[failure._tag].leaves === "itself"
 
 /** What a circuit breaker learns. */
-export const health = (failure: LlmError, self: Table = table): Health => value(row(failure, self).health, failure)
-
-const healthOf = (failure: LlmError): Health => health(failure)
+export const health = (failure: LlmError, self: Table = table): Health =>
+  value(row(failure, self).health, failure, self)
 
 /** The status of an HTTP response. */
-export const httpStatus = (failure: LlmError, self: Table = table): number => value(row(failure, self).http, failure)
+export const httpStatus = (failure: LlmError, self: Table = table): number =>
+  value(row(failure, self).http, failure, self)
 
-const sharedStatus = (failures: ReadonlyArray<LlmError>): number => {
+const sharedStatus = (failures: ReadonlyArray<LlmError>, modes: Table): number => {
   const [first] = failures
-  return first !== undefined && failures.every((f) => f._tag === first._tag) ? httpStatus(first) : 503
+  return first !== undefined && failures.every((f) => f._tag === first._tag) ? httpStatus(first, modes) : 503
 }

@@ -183,6 +183,7 @@ export const request = (
 /** The face of language models. */
 export const languageModelFace: LanguageModelFace = {
   name: "language model",
+  endMarker: true,
   judge,
   inspect,
   text,

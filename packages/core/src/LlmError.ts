@@ -540,9 +540,10 @@ export const withEvidence = <E extends LlmError>(
   const { cause, providerMessage } = evidence
   if (providerMessage !== undefined && providerMessage !== "") {
     Object.defineProperty(failure, "providerMessage", {
-      value: Redacted.isRedacted(providerMessage)
-        ? providerMessage
-        : Redacted.make(truncate(providerMessage), { label: "providerMessage" }),
+      value: Redacted.make(
+        truncate(Redacted.isRedacted(providerMessage) ? Redacted.value(providerMessage) : providerMessage),
+        { label: "providerMessage" },
+      ),
       enumerable: false,
       configurable: true,
     })

@@ -161,7 +161,7 @@ export const describe = (event: PolicyEvent): string => {
     case "Answered":
       return `${who}: the answer, after ${seconds(event.elapsedMs)} and ${event.attempts} attempt${event.attempts === 1 ? "" : "s"}`
     case "CallFailed":
-      return `${who}: no answer (${event.failure}) after ${seconds(event.elapsedMs)} and ${event.attempts} attempts`
+      return `${who}: no answer (${event.failure}) after ${seconds(event.elapsedMs)} and ${event.attempts} attempt${event.attempts === 1 ? "" : "s"}`
     case "CallInterrupted":
       return `${who}: the caller left after ${seconds(event.elapsedMs)}`
   }

@@ -36,7 +36,9 @@ import * as Effect from "effect/Effect"
 import type { Pipeable } from "effect/Pipeable"
 import { pipeArguments } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
-import type * as Scope from "effect/Scope"
+import * as Cause from "effect/Cause"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ContextModule from "effect/Context"
 import * as Layer from "effect/Layer"
@@ -143,18 +145,27 @@ export const fromParts = <F extends Any, E, R>(parts: Parts<F, E, R>): Provider<
       (record, exit) => callEnded(record, exit, () => (exit._tag === "Success" ? face.text(exit.value) : "")),
     )
   const open = (request: Request<F>, scope: Scope.Scope): Effect.Effect<Opened<Part<F>>, E, R> => {
-    let outermost: CallRecord | undefined
-    return Effect.map(
-      withCall(
-        name,
-        (record) => parts.open(request, scope, record),
-        (record, exit) => {
-          outermost = record
-          if (exit._tag === "Failure") callEnded(record, exit, () => "")
-        },
-      ),
-      (stream) => (outermost === undefined ? stream : told(stream, outermost, face)),
+    let telling: Telling | undefined
+    const opening = withCall(
+      name,
+      (record, outermost) => {
+        const run = parts.open(request, scope, record)
+        if (!outermost || record.observer === undefined) return run
+        const call = (telling = new Telling(record, face))
+        // Attempts live in scopes below this one, so they are over when this finalizer runs.
+        const left = Effect.sync(() => call.end(Exit.interrupt()))
+        return Effect.flatMap(Scope.addFinalizer(scope, left), () => {
+          call.untilScopeCloses = true
+          return run
+        })
+      },
+      (record, exit) => {
+        if (exit._tag === "Success") return
+        const call = telling ?? new Telling(record, face)
+        if (!call.untilScopeCloses || !Cause.hasInterruptsOnly(exit.cause)) call.end(exit)
+      },
     )
+    return Effect.map(opening, (stream) => (telling === undefined ? stream : telling.hear(stream)))
   }
   const self: Internals<F, E, R> = Object.assign(Object.create(Proto), {
     name,
@@ -170,17 +181,48 @@ export const fromParts = <F extends Any, E, R>(parts: Parts<F, E, R>): Provider<
   return self
 }
 
-/** Tells how the call of a stream ended, with the text that came. Only made when someone listens. */
-const told = <P>(stream: Opened<P>, record: CallRecord, face: Any): Opened<P> => {
-  let text = ""
-  const hear = (parts: Iterable<P>): void => {
-    for (const part of parts) text += face.partText(part)
+/** Tells, once, how the call of a stream ended, with the text that came. Only made when someone listens. */
+class Telling {
+  /** Is there a finalizer that tells when the consumer has left? */
+  untilScopeCloses = false
+  private readonly record: CallRecord
+  private readonly face: Any
+  private text = ""
+  private told = false
+
+  constructor(record: CallRecord, face: Any) {
+    this.record = record
+    this.face = face
   }
-  hear(stream.head)
-  stream.ended.observe((exit) => callEnded(record, exit, () => text))
-  return {
-    ...stream,
-    rest: Effect.tap(stream.rest, (parts) => Effect.sync(() => hear(parts))),
+
+  end(exit: Exit.Exit<unknown, unknown>): void {
+    if (this.told) return
+    this.told = true
+    callEnded(this.record, exit, () => this.text)
+  }
+
+  hear<P>(stream: Opened<P>): Opened<P> {
+    const listen = (parts: Iterable<P>): void => {
+      for (const part of parts) this.text += this.face.partText(part)
+    }
+    listen(stream.head)
+    // The last parts are heard before the end is told: the end is settled while they are pulled.
+    let ended: Exit.Exit<void, unknown> | undefined
+    let pulling = false
+    stream.ended.observe((exit) => {
+      ended = exit
+      if (!pulling) this.end(exit)
+    })
+    const rest = Effect.suspend(() => {
+      pulling = true
+      return Effect.onExitPrimitive(stream.rest, (exit) => {
+        pulling = false
+        if (exit._tag === "Success") listen(exit.value)
+        if (ended !== undefined) this.end(ended)
+        return undefined
+      })
+    })
+    return { ...stream, rest }
   }
 }
 
@@ -262,6 +304,7 @@ export const make = <F extends Any, E = never, R = never>(options: {
       opened.openStream(
         stream(request),
         face.inspect(subject) as Inspector<Part<F>, Hidden<F> & LlmError>,
+        face.endMarker,
         subject,
         scope,
       ),
@@ -313,7 +356,15 @@ export const fromStream = <F extends Any, E, R>(
 export const provideContext =
   <R2>(context: Context.Context<R2>) =>
   <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E, Exclude<R, R2>> =>
-    wrap(self, (run) => Effect.provideContext(run, context))
+    fromParts<F, E, Exclude<R, R2>>({
+      name: self.name,
+      model: self.model,
+      face: self.face,
+      generate: (request) => Effect.provideContext(self.generate(request), context),
+      open: (request, scope) => Effect.provideContext(self.open(request, scope), context),
+      peek: (outer, record, now) => peek(self, ContextModule.merge(outer, context), record, now),
+      need: internals(self)[NeedKey],
+    })
 
 /**
  * A service that holds a provider, so that a program asks for it by type and a

@@ -191,7 +191,8 @@ const phaseOf = (cause: Cause.Cause<unknown>): TimeoutPhase | undefined => {
   return undefined
 }
 
-const tellState = (
+/** Tells that a circuit changed its state. */
+export const tellState = (
   record: CallRecord,
   who: { readonly name: string; readonly model: string },
   circuit: string,
@@ -281,8 +282,9 @@ interface Resolved {
 const or = (input: Duration.Input | undefined, fallback: number): number =>
   input === undefined ? fallback : Duration.toMillis(input)
 
-const resolve = (kind: Kind, clocks: Clocks, record: CallRecord): Resolved => {
-  const over = record.overrides.timeouts
+const resolve = (kind: Kind, { clocks, composite }: Plan<Any, unknown, unknown>, record: CallRecord): Resolved => {
+  // What a caller overrides are the clocks of attempts, not those of a composition.
+  const over = composite ? undefined : record.overrides.timeouts
   if (kind === "generate") {
     const attempt = or(over?.attempt, clocks.attempt)
     return { first: attempt, idle: Infinity, whole: attempt }
@@ -383,17 +385,15 @@ export const attemptGenerate = <F extends Any, E, R>(
   request: Request<F>,
 ): Effect.Effect<Answer<F>, E, R> =>
   Effect.withFiber((fiber) => {
-    const clocks = resolve("generate", plan.clocks, record)
+    const clocks = resolve("generate", plan as Plan<Any, unknown, unknown>, record)
     const leaf = () => plan.generate(request) as Effect.Effect<Answer<F>, E>
     const subject = { provider: plan.name, model: plan.model }
     const judge = (answer: Answer<F>): LlmError | undefined =>
       plan.composite ? undefined : plan.face.judge(answer, subject)
     if (nothingToDo(plan as Plan<Any, unknown, unknown>, clocks, record)) {
+      if (!plan.composite) record.attempts++
       return Effect.flatMap(Effect.suspend(leaf), (answer) => {
-        if (!plan.composite) {
-          record.attempts++
-          record.answered = subject
-        }
+        if (!plan.composite) record.answered = subject
         const hidden = judge(answer)
         return hidden === undefined ? Effect.succeed(answer) : Effect.fail(hidden as E)
       })
@@ -409,7 +409,7 @@ export const attemptOpen = <F extends Any, E, R>(
   scope: Scope.Scope,
 ): Effect.Effect<Opened<Part<F>>, E, R> =>
   Effect.withFiber((fiber) => {
-    const clocks = resolve("stream", plan.clocks, record)
+    const clocks = resolve("stream", plan as Plan<Any, unknown, unknown>, record)
     const leaf = () => plan.open(request, scope) as Effect.Effect<Opened<Part<F>>, E>
     return run(
       plan as Plan<Any, unknown, unknown>,
@@ -469,7 +469,7 @@ const withClocks = <P>(
       cancelTimer = startTimer(record.clock, context, millis, () => {
         expired =
           left < idle && left < whole
-            ? deadlineExceeded(plan, record, spent / clocks.whole)
+            ? deadlineExceeded(plan, record, (spent + record.now() - pulledAt) / clocks.whole)
             : timedOut(plan, idle <= whole ? "idle" : "attempt", idle <= whole ? idle : clocks.whole)
         child.interruptUnsafe()
       })

@@ -57,7 +57,7 @@ export class Breaker {
     this.numbers = numbers
   }
 
-  /** Would a call be admitted now? Changes nothing. */
+  /** Would a call be admitted then? Changes nothing. */
   ready(now: number): boolean {
     switch (this.state) {
       case "closed":
@@ -74,6 +74,14 @@ export class Breaker {
     return this.state === "open" ? Math.max(0, this.openUntil - now) : undefined
   }
 
+  /** Counts probes that do not come back as failed, once their time is over. */
+  expire(now: number): void {
+    const { openFor, permits, probeLimit } = this.numbers
+    if (this.state === "half-open" && this.inFlight >= permits && now - this.lastProbeAt >= probeLimit) {
+      this.trip(now, openFor)
+    }
+  }
+
   /** A ticket for a call, to be given to `record` exactly once; or `rejected`. */
   admit(now: number): number {
     if (this.state === "closed") return this.epoch
@@ -84,7 +92,7 @@ export class Breaker {
       this.succeeded = 0
     }
     if (this.inFlight >= this.numbers.permits) {
-      if (now - this.lastProbeAt >= this.numbers.probeLimit) this.trip(now, this.numbers.openFor)
+      this.expire(now)
       return rejected
     }
     this.inFlight++

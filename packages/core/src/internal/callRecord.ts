@@ -26,7 +26,7 @@ export class CallRecord {
   readonly overrides: Overrides
   readonly startedAt: number
   readonly observer: Observer | undefined
-  private identifier: string | undefined
+  private readonly chance: number
   /** The instant by which the call must have ended; `Infinity` without one. */
   deadlineAt = Infinity
   deadlineMillis = Infinity
@@ -53,15 +53,17 @@ export class CallRecord {
     this.modes = fiber.getRef(FailureModes)
     this.overrides = fiber.getRef(CurrentOverrides)
     this.observer = fiber.getRef(CurrentObserver)
+    // Drawn whether or not someone listens, so that listening changes no other chance.
+    this.chance = this.random.nextDoubleUnsafe()
     this.startedAt = nowMillis(this.clock)
     this.deadlineFixed = this.overrides.deadline !== undefined
     if (this.overrides.deadline !== undefined) this.bound(Duration.toMillis(this.overrides.deadline))
   }
 
   get id(): string {
-    return (this.identifier ??= Math.floor(this.random.nextDoubleUnsafe() * 0x1_0000_0000)
+    return Math.floor(this.chance * 0x1_0000_0000)
       .toString(16)
-      .padStart(8, "0"))
+      .padStart(8, "0")
   }
 
   now(): number {
@@ -142,22 +144,28 @@ export const callEnded = (record: CallRecord, exit: Exit.Exit<unknown, unknown>,
  */
 export const withCall = <A, E, R>(
   composition: string,
-  self: (record: CallRecord) => Effect.Effect<A, E, R>,
+  self: (record: CallRecord, outermost: boolean) => Effect.Effect<A, E, R>,
   onEnd: (record: CallRecord, exit: Exit.Exit<A, E>) => void,
 ): Effect.Effect<A, E, R> =>
   Effect.withFiber((fiber) => {
     const current = fiber.getRef(CurrentCall)
-    if (current !== undefined) return self(current)
+    if (current !== undefined) return self(current, false)
     const record = new CallRecord(fiber, composition)
     const run = Effect.provideService(
-      Effect.suspend(() => self(record)),
+      Effect.suspend(() => self(record, true)),
       CurrentCall,
       record,
     )
     if (record.observer === undefined) return run
-    record.emit({ event: "CallStarted", provider: composition })
-    return Effect.onExitPrimitive(run, (exit) => {
-      onEnd(record, exit)
+    // The beginning is told inside of what tells the end: an interruption can fall between.
+    let begun = false
+    const told = Effect.suspend(() => {
+      begun = true
+      record.emit({ event: "CallStarted", provider: composition })
+      return run
+    })
+    return Effect.onExitPrimitive(told, (exit) => {
+      if (begun) onEnd(record, exit)
       return undefined
     })
   })

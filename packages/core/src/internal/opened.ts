@@ -1,5 +1,5 @@
 /** The commit point: from a stream of parts to an opened stream, whose preamble is held back. */
-import type * as Arr from "effect/Array"
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
 import type * as Context from "effect/Context"
@@ -33,8 +33,8 @@ export class Ended {
 
 /** A stream at its commit point. */
 export interface Opened<out Part> {
-  /** The preamble and the first content. */
-  readonly head: Arr.NonEmptyReadonlyArray<Part>
+  /** The preamble and the first content. Empty only for a face without end marker, whose stream held nothing. */
+  readonly head: ReadonlyArray<Part>
   /** The rest, as a pull. Its only failure is `StreamInterrupted`. */
   readonly rest: Pull.Pull<Arr.NonEmptyReadonlyArray<Part>, StreamInterrupted>
   /** How it ended. */
@@ -88,6 +88,7 @@ export const afterCommit = (
 export const openStream = <Part, E, R, Hidden extends LlmError>(
   stream: Stream.Stream<Part, E, R>,
   inspector: Inspector<Part, Hidden>,
+  endMarker: boolean,
   subject: Subject,
   scope: Scope.Scope,
 ): Effect.Effect<Opened<Part>, E | Hidden | StreamInterrupted, R> =>
@@ -128,30 +129,33 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
       const next: Opened<Part>["rest"] = Effect.suspend(() =>
         pending !== undefined
           ? pending
-          : Effect.matchCauseEffect(pull, {
-              onSuccess: (chunk): Opened<Part>["rest"] => {
-                const { failed, parts } = look(chunk)
-                if (failed !== undefined) {
-                  const failing = Effect.suspend(() => fail(inspector.failure(failed.part)))
-                  if (parts.length === 0) return failing
-                  pending = failing
-                } else if (sawEnd) {
-                  ended.settle(Exit.void)
-                }
-                return Effect.succeed(parts as unknown as Parts<Part>)
-              },
-              onFailure: (cause): Opened<Part>["rest"] => {
-                if (sawEnd) {
-                  // Whatever happens behind the end marker, the answer is whole.
-                  return Cause.hasInterruptsOnly(cause) ? Effect.failCause(cause as Cause.Cause<never>) : Cause.done()
-                }
-                if (Pull.isDoneCause(cause)) return fail(undefined)
-                const after = afterCommit(subject, cause, inspector.delivered())
-                const exit = Exit.failCause(after)
-                if (!Cause.hasInterruptsOnly(after)) ended.settle(exit)
-                return exit
-              },
-            }),
+          : sawEnd
+            ? // The answer is whole, whatever its source does behind the end marker.
+              Cause.done()
+            : Effect.matchCauseEffect(pull, {
+                onSuccess: (chunk): Opened<Part>["rest"] => {
+                  const { failed, parts } = look(chunk)
+                  if (failed !== undefined) {
+                    const failing = Effect.suspend(() => fail(inspector.failure(failed.part)))
+                    if (parts.length === 0) return failing
+                    pending = failing
+                  } else if (sawEnd) {
+                    ended.settle(Exit.void)
+                  }
+                  return Effect.succeed(parts as unknown as Parts<Part>)
+                },
+                onFailure: (cause): Opened<Part>["rest"] => {
+                  if (Pull.isDoneCause(cause)) {
+                    if (endMarker) return fail(undefined)
+                    ended.settle(Exit.void)
+                    return Cause.done()
+                  }
+                  const after = afterCommit(subject, cause, inspector.delivered())
+                  const exit = Exit.failCause(after)
+                  if (!Cause.hasInterruptsOnly(after)) ended.settle(exit)
+                  return exit
+                },
+              }),
       ).pipe((self) =>
         Effect.provideContext(
           self as unknown as Effect.Effect<Parts<Part>, StreamInterrupted | Cause.Done<void>, R>,
@@ -173,14 +177,16 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
         const exit = yield* Effect.exit(pull)
         if (exit._tag === "Failure") {
           if (!Pull.isDoneCause(exit.cause)) return yield* Effect.failCause(exit.cause as Cause.Cause<E>)
-          return yield* Effect.fail(
-            new StreamInterrupted({
-              provider: subject.provider,
-              model: subject.model,
-              committed: false,
-              detail: preamble.length === 0 ? "It sent nothing." : "It sent no content.",
-            }),
-          )
+          if (!endMarker) {
+            ended.settle(Exit.void)
+            return { head: preamble, rest: Cause.done(), ended, delivered: inspector.delivered }
+          }
+          return yield* new StreamInterrupted({
+            provider: subject.provider,
+            model: subject.model,
+            committed: false,
+            detail: preamble.length === 0 ? "It sent nothing." : "It sent no content.",
+          })
         }
         const { content, failed, parts } = look(exit.value)
         preamble.push(...parts)
@@ -188,7 +194,7 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
         if (content || sawEnd) {
           if (sawEnd && failed === undefined) ended.settle(Exit.void)
           return {
-            head: preamble as unknown as Parts<Part>,
+            head: preamble,
             rest: makeRest(pull as Pull.Pull<Parts<Part>, E, void, R>, context, failed),
             ended,
             delivered: inspector.delivered,
@@ -213,7 +219,7 @@ export const toStream = <Part, E, R>(
         return Effect.suspend((): Pull.Pull<Parts<Part>, E | StreamInterrupted> => {
           if (!first) return rest
           first = false
-          return Effect.succeed(head)
+          return Arr.isReadonlyArrayNonEmpty(head) ? Effect.succeed(head) : rest
         })
       }),
     ),
