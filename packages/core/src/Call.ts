@@ -18,7 +18,7 @@ import * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import type { DeadlineExceeded, TimedOut } from "./LlmError.ts"
+import type { DeadlineExceeded, TimedOut } from "./internal/llmError.ts"
 
 /**
  * Parameters of the model. Every adapter translates them into its own names;

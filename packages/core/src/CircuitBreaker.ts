@@ -43,9 +43,9 @@ import { type Admission, circuitOpen, tellState } from "./internal/attempt.ts"
 import { Breaker, type Numbers, type Outcome, type State } from "./internal/breaker.ts"
 import type { CallRecord } from "./internal/callRecord.ts"
 import { checked, Count, DurationInput, millis } from "./internal/options.ts"
-import type { CircuitOpen, StreamInterrupted } from "./LlmError.ts"
-import type { Policy, Provider, Readiness } from "./Provider.ts"
-import { compositePlan, fromEffect, fromPlan, fromStream, planOf } from "./Provider.ts"
+import type { CircuitOpen, StreamInterrupted } from "./internal/llmError.ts"
+import type { Policy, Provider, Readiness } from "./internal/provider.ts"
+import { compositePlan, fromEffect, fromPlan, fromStream, planOf } from "./internal/provider.ts"
 
 /** How a circuit behaves. */
 export const Options = Schema.Struct({
@@ -175,13 +175,15 @@ const with_ = (options: With = {}): Policy<CircuitOpen, Circuits> => {
     const admission = admissionOf(key ?? `${self.name}/${self.model}`, policy, classify)
     const peek = (context: Context.Context<never>, record: CallRecord, at: number): Readiness | undefined => {
       const circuit = admission.circuit(context)
-      const now = record.now()
-      const before = circuit.state
-      circuit.expire(now)
-      if (circuit.state !== before) tellState(record, self, admission.key, circuit, now)
       return {
         ready: circuit.ready(at),
-        rejection: () => circuitOpen(record, self, admission.key, circuit, now),
+        rejection: () => {
+          const now = record.now()
+          const before = circuit.state
+          circuit.expire(now)
+          if (circuit.state !== before) tellState(record, self, admission.key, circuit, now)
+          return circuitOpen(record, self, admission.key, circuit, now)
+        },
       }
     }
     const plan = planOf(self)

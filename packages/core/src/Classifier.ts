@@ -44,7 +44,7 @@ import * as Rules from "./internal/classifier/rules.ts"
 import * as Said from "./internal/classifier/said.ts"
 import * as Thrown from "./internal/classifier/thrown.ts"
 import * as Tokens from "./internal/classifier/tokens.ts"
-import * as LlmError from "./LlmError.ts"
+import * as LlmError from "./internal/llmError.ts"
 
 export type {
   /** One rule: when it holds, and which failure it makes. */

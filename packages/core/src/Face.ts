@@ -11,7 +11,7 @@
  * A stream's inspector is made for each attempt and may remember what it saw,
  * because a part alone does not always tell (bytes are split anywhere).
  */
-import type { Delivered, LlmError } from "./LlmError.ts"
+import type { Delivered, LlmError } from "./internal/llmError.ts"
 
 /** Who is asked: goes into the failures that the face finds. */
 export interface Subject {

@@ -43,9 +43,9 @@ import {
   isLlmError,
   type LlmError,
   withEvidence,
-} from "./LlmError.ts"
-import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./Provider.ts"
-import { fromParts, isProvider, need, peek } from "./Provider.ts"
+} from "./internal/llmError.ts"
+import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./internal/provider.ts"
+import { fromParts, isProvider, need, peek } from "./internal/provider.ts"
 
 /** What is known of a candidate besides its provider. */
 export const CandidateOptions = Schema.Struct({

@@ -31,8 +31,8 @@
  */
 import * as Context from "effect/Context"
 import * as Layer from "effect/Layer"
-import type { LlmError, Tag, WithTag } from "./LlmError.ts"
-import { tags } from "./LlmError.ts"
+import type { LlmError, Tag, WithTag } from "./internal/llmError.ts"
+import { tags } from "./internal/llmError.ts"
 
 /** A value, or a total function of the failure and of the table in use. */
 export type Cell<A, E> = A | ((failure: E, table: Table) => A)

@@ -23,7 +23,7 @@ import * as Option from "effect/Option"
 import * as Tracer from "effect/Tracer"
 import type { Face, Inspector, Subject } from "./Face.ts"
 import { Verdict } from "./Face.ts"
-import type { Delivered, ProviderFailure } from "./LlmError.ts"
+import type { Delivered, ProviderFailure } from "./internal/llmError.ts"
 import {
   ContentFiltered,
   InvalidResponse,
@@ -31,7 +31,7 @@ import {
   ProviderUnavailable,
   UnknownFailure,
   withEvidence,
-} from "./LlmError.ts"
+} from "./internal/llmError.ts"
 
 /** What a language model is asked. */
 export interface Request extends LanguageModel.ProviderOptions {}

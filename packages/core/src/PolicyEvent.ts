@@ -28,7 +28,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import * as StreamModule from "effect/Stream"
-import { tags, TimeoutPhase } from "./LlmError.ts"
+import { tags, TimeoutPhase } from "./internal/llmError.ts"
 
 const common = {
   /** When, in milliseconds of Unix time. */

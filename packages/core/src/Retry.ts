@@ -35,10 +35,10 @@ import type { RetryableTag } from "./FailureMode.ts"
 import * as FailureMode from "./FailureMode.ts"
 import type { CallRecord } from "./internal/callRecord.ts"
 import { checked, DurationInput, millis } from "./internal/options.ts"
-import type { LlmError, StreamInterrupted, WithTag } from "./LlmError.ts"
-import { isLlmError } from "./LlmError.ts"
-import type { Policy, Provider } from "./Provider.ts"
-import { fromEffect, fromStream, peek, wrap } from "./Provider.ts"
+import type { LlmError, StreamInterrupted, WithTag } from "./internal/llmError.ts"
+import { isLlmError } from "./internal/llmError.ts"
+import type { Policy, Provider } from "./internal/provider.ts"
+import { fromEffect, fromStream, peek, wrap } from "./internal/provider.ts"
 
 /** When to ask again. */
 export const Options = Schema.Struct({

@@ -29,9 +29,9 @@ import type * as Stream from "effect/Stream"
 import type { Any, Hidden, Part } from "./Face.ts"
 import type { Clocks } from "./internal/attempt.ts"
 import { checked, DurationInput, millis } from "./internal/options.ts"
-import type { DeadlineExceeded, StreamInterrupted, TimedOut } from "./LlmError.ts"
-import type { Policy, Provider } from "./Provider.ts"
-import { compositePlan, fromEffect, fromPlan, fromStream, peek, planOf, wrap } from "./Provider.ts"
+import type { DeadlineExceeded, StreamInterrupted, TimedOut } from "./internal/llmError.ts"
+import type { Policy, Provider } from "./internal/provider.ts"
+import { compositePlan, fromEffect, fromPlan, fromStream, peek, planOf, wrap } from "./internal/provider.ts"
 
 /** The clocks of an attempt. */
 export const Options = Schema.Struct({

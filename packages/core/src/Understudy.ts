@@ -9,6 +9,8 @@
  * **Details**
  *
  * - Order: deadline ( failover ( retry ( breaker ( clocks ( provider ))))).
+ * - Histories are guarded: what another candidate left in one (reasoning with its
+ *   signature, ids of tool calls) is taken out before a candidate sees it.
  * - The options are a schema, `Understudy.Options`. A configuration file is
  *   read with the same schema, where a candidate names its adapter instead of
  *   holding a provider: `Understudy.optionsOf`.
@@ -35,10 +37,12 @@ import * as Schema from "effect/Schema"
 import type { Layer } from "effect/Layer"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
 import * as Failover from "./Failover.ts"
+import * as History from "./History.ts"
+import { type LanguageModelFace, languageModelFace } from "./LanguageModelFace.ts"
 import { checked, InvalidOptions } from "./internal/options.ts"
-import type { DeadlineExceeded } from "./LlmError.ts"
-import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./Provider.ts"
-import { isProvider } from "./Provider.ts"
+import type { DeadlineExceeded } from "./internal/llmError.ts"
+import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./internal/provider.ts"
+import { isProvider } from "./internal/provider.ts"
 import * as Retry from "./Retry.ts"
 import * as Timeouts from "./Timeouts.ts"
 
@@ -87,6 +91,10 @@ export interface Candidate<P> extends CandidateOptions {
 
 type ProviderOf<C> = C extends { readonly provider: infer P } ? P : never
 
+type Model = Provider<LanguageModelFace, unknown, unknown>
+
+const isLanguageModel = (provider: AnyProvider): provider is Model => provider.face === languageModelFace
+
 const over = <O extends object>(mine: O | false | undefined, all: O | false | undefined): O | false =>
   mine === false || (mine === undefined && all === false) ? false : ({ ...(all === false ? {} : all), ...mine } as O)
 
@@ -110,7 +118,7 @@ export const make = <
     const timeouts = over(candidate.timeouts, o.timeouts)
     const breaker = over(candidate.breaker, o.breaker)
     const retry = over(candidate.retry, o.retry)
-    let provider = candidate.provider
+    let provider = isLanguageModel(candidate.provider) ? History.guard(candidate.provider) : candidate.provider
     if (timeouts !== false) provider = provider.pipe(Timeouts.with(timeouts))
     if (breaker !== false) {
       provider = provider.pipe(

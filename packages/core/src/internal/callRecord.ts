@@ -9,7 +9,7 @@ import * as Random from "effect/Random"
 import * as Cause from "effect/Cause"
 import { CurrentOverrides, type Overrides } from "../Call.ts"
 import { FailureModes, type Table } from "../FailureMode.ts"
-import type { LlmError } from "../LlmError.ts"
+import type { LlmError } from "./llmError.ts"
 import { CurrentObserver, type Observer, type PolicyEvent } from "../PolicyEvent.ts"
 
 type AnyFiber = Fiber.Fiber<unknown, unknown>

@@ -10,7 +10,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Inspector, Subject } from "../Face.ts"
 import { Verdict } from "../Face.ts"
-import { type Delivered, isLlmError, type LlmError, StreamInterrupted, withEvidence } from "../LlmError.ts"
+import { type Delivered, isLlmError, type LlmError, StreamInterrupted, withEvidence } from "./llmError.ts"
 
 /** How a stream ended. Written once, by whoever sees it first. */
 export class Ended {

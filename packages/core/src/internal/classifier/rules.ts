@@ -19,7 +19,7 @@
  * sources of vLLM, TGI, llama.cpp and Ollama, RFC 9110, and Cloudflare's and
  * nginx's own statuses.
  */
-import type { ConnectionFault, ProviderFailure, TimeoutPhase } from "../../LlmError.ts"
+import type { ConnectionFault, ProviderFailure, TimeoutPhase } from "../llmError.ts"
 
 /** The tags that a rule can give. `StreamInterrupted` is not among them: whether content went out is not in a body. */
 export type RuleTag = Exclude<ProviderFailure["_tag"], "StreamInterrupted">

@@ -1,0 +1,359 @@
+/** What a provider is made of. Its public module is `Provider`. */
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type { Pipeable } from "effect/Pipeable"
+import { pipeArguments } from "effect/Pipeable"
+import * as Predicate from "effect/Predicate"
+import * as Cause from "effect/Cause"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as ContextModule from "effect/Context"
+import * as Layer from "effect/Layer"
+import type { Answer, Any, Hidden, Inspector, Part, Request } from "../Face.ts"
+import { plain, type Plain } from "../Face.ts"
+import { attemptGenerate, attemptOpen, noClocks, type Plan } from "./attempt.ts"
+import { callEnded, type CallRecord, withCall } from "./callRecord.ts"
+import * as opened from "./opened.ts"
+import type { LlmError, StreamInterrupted } from "./llmError.ts"
+
+/** Marks providers. */
+export const TypeId: TypeId = "~@understudy/core/Provider"
+/** Marks providers. */
+export type TypeId = "~@understudy/core/Provider"
+
+/** A stream at its commit point: what was held back, the rest, and how it ended. */
+export interface Opened<out P> extends opened.Opened<P> {}
+
+/** One way to get an answer. */
+export interface Provider<in out F extends Any, out E = never, out R = never> extends Pipeable {
+  readonly [TypeId]: TypeId
+  /** Names it in failures, events and configuration. */
+  readonly name: string
+  /** The model it asks. */
+  readonly model: string
+  readonly face: F
+  /** An answer, whole. */
+  readonly generate: (request: Request<F>) => Effect.Effect<Answer<F>, E, R>
+  /** A stream at its commit point. What it holds is given back when the scope closes, or the stream ends. */
+  readonly open: (request: Request<F>, scope: Scope.Scope) => Effect.Effect<Opened<Part<F>>, E, R>
+  /** A stream. Before its first content it fails with `E`, after it with `StreamInterrupted`. */
+  readonly stream: (request: Request<F>) => Stream.Stream<Part<F>, E | StreamInterrupted, R>
+}
+
+/** Any provider. */
+// eslint-disable-next-line typescript/no-explicit-any -- only `any` fits every face, which are invariant
+export type AnyProvider = Provider<any, any, any>
+
+/** Any provider of a face. */
+// eslint-disable-next-line typescript/no-explicit-any -- a bound over variant parameters needs it
+export type AnyOf<F extends Any> = Provider<F, any, any>
+
+/** The failures of a provider before the commit point. */
+export type ErrorOf<P> = P extends Provider<infer _F, infer E, infer _R> ? E : never
+/** The services that a provider needs. */
+export type ServicesOf<P> = P extends Provider<infer _F, infer _E, infer R> ? R : never
+/** The face of a provider. */
+export type FaceOf<P> = P extends Provider<infer F, infer _E, infer _R> ? F : never
+
+/** A policy: a function from provider to provider that only adds failures and services. */
+export interface Policy<out EOut = never, out ROut = never> {
+  <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E | EOut, R | ROut>
+}
+
+/** Is it a provider? */
+export const isProvider = (u: unknown): u is Provider<Any, unknown, unknown> => Predicate.hasProperty(u, TypeId)
+
+/** What a failover may know of a candidate before it asks it. */
+export interface Readiness {
+  readonly ready: boolean
+  /** The failure that asking it now would give, with its event. */
+  readonly rejection: () => unknown
+}
+
+interface Internals<F extends Any, E, R> extends Provider<F, E, R> {
+  /** Present while the provider is one attempt and nothing more. */
+  readonly [PlanKey]?: Plan<F, E, R>
+  /** Could it be asked now? */
+  readonly [PeekKey]: (context: Context.Context<never>, record: CallRecord, now: number) => Readiness | undefined
+  /** How long one attempt may need, in milliseconds. */
+  readonly [NeedKey]: (kind: "generate" | "stream") => number
+}
+
+const PlanKey: unique symbol = Symbol.for("@understudy/core/Provider/plan")
+const PeekKey: unique symbol = Symbol.for("@understudy/core/Provider/peek")
+const NeedKey: unique symbol = Symbol.for("@understudy/core/Provider/need")
+
+const Proto = {
+  [TypeId]: TypeId,
+  pipe() {
+    // eslint-disable-next-line prefer-rest-params -- what a pipeable is
+    return pipeArguments(this, arguments)
+  },
+}
+
+interface Parts<F extends Any, E, R> {
+  readonly name: string
+  readonly model: string
+  readonly face: F
+  readonly generate: (request: Request<F>, record: CallRecord) => Effect.Effect<Answer<F>, E, R>
+  readonly open: (request: Request<F>, scope: Scope.Scope, record: CallRecord) => Effect.Effect<Opened<Part<F>>, E, R>
+  readonly plan?: Plan<F, E, R>
+  readonly peek: Internals<F, E, R>[typeof PeekKey]
+  readonly need: Internals<F, E, R>[typeof NeedKey]
+}
+
+/** @internal Builds a provider whose outermost layer opens the call. */
+export const fromParts = <F extends Any, E, R>(parts: Parts<F, E, R>): Provider<F, E, R> => {
+  const { face, name } = parts
+  const generate = (request: Request<F>): Effect.Effect<Answer<F>, E, R> =>
+    withCall(
+      name,
+      (record) => parts.generate(request, record),
+      (record, exit) => callEnded(record, exit, () => (exit._tag === "Success" ? face.text(exit.value) : "")),
+    )
+  const open = (request: Request<F>, scope: Scope.Scope): Effect.Effect<Opened<Part<F>>, E, R> => {
+    let telling: Telling | undefined
+    const opening = withCall(
+      name,
+      (record, outermost) => {
+        const run = parts.open(request, scope, record)
+        if (!outermost || record.observer === undefined) return run
+        const call = (telling = new Telling(record, face))
+        // Attempts live in scopes below this one, so they are over when this finalizer runs.
+        const left = Effect.sync(() => call.end(Exit.interrupt()))
+        return Effect.flatMap(Scope.addFinalizer(scope, left), () => {
+          call.untilScopeCloses = true
+          return run
+        })
+      },
+      (record, exit) => {
+        if (exit._tag === "Success") return
+        const call = telling ?? new Telling(record, face)
+        if (!call.untilScopeCloses || !Cause.hasInterruptsOnly(exit.cause)) call.end(exit)
+      },
+    )
+    return Effect.map(opening, (stream) => (telling === undefined ? stream : telling.hear(stream)))
+  }
+  const self: Internals<F, E, R> = Object.assign(Object.create(Proto), {
+    name,
+    model: parts.model,
+    face,
+    generate,
+    open,
+    stream: (request: Request<F>) => opened.toStream((scope) => open(request, scope)),
+    ...(parts.plan === undefined ? {} : { [PlanKey]: parts.plan }),
+    [PeekKey]: parts.peek,
+    [NeedKey]: parts.need,
+  })
+  return self
+}
+
+/** Tells, once, how the call of a stream ended, with the text that came. Only made when someone listens. */
+class Telling {
+  /** Is there a finalizer that tells when the consumer has left? */
+  untilScopeCloses = false
+  private readonly record: CallRecord
+  private readonly face: Any
+  private text = ""
+  private told = false
+
+  constructor(record: CallRecord, face: Any) {
+    this.record = record
+    this.face = face
+  }
+
+  end(exit: Exit.Exit<unknown, unknown>): void {
+    if (this.told) return
+    this.told = true
+    callEnded(this.record, exit, () => this.text)
+  }
+
+  hear<P>(stream: Opened<P>): Opened<P> {
+    const listen = (parts: Iterable<P>): void => {
+      for (const part of parts) this.text += this.face.partText(part)
+    }
+    listen(stream.head)
+    // The last parts are heard before the end is told: the end is settled while they are pulled.
+    let ended: Exit.Exit<void, unknown> | undefined
+    let pulling = false
+    stream.ended.observe((exit) => {
+      ended = exit
+      if (!pulling) this.end(exit)
+    })
+    const rest = Effect.suspend(() => {
+      pulling = true
+      return Effect.onExitPrimitive(stream.rest, (exit) => {
+        pulling = false
+        if (exit._tag === "Success") listen(exit.value)
+        if (ended !== undefined) this.end(ended)
+        return undefined
+      })
+    })
+    return { ...stream, rest }
+  }
+}
+
+const internals = <F extends Any, E, R>(self: Provider<F, E, R>): Internals<F, E, R> => self as Internals<F, E, R>
+
+/** @internal */
+export const planOf = <F extends Any, E, R>(self: Provider<F, E, R>): Plan<F, E, R> | undefined =>
+  internals(self)[PlanKey]
+
+/** @internal */
+export const peek = (
+  self: Marked,
+  context: Context.Context<never>,
+  record: CallRecord,
+  now: number,
+): Readiness | undefined => (self as Internals<Any, unknown, unknown>)[PeekKey](context, record, now)
+
+/** @internal */
+export const need = (self: Marked, kind: "generate" | "stream"): number =>
+  (self as Internals<Any, unknown, unknown>)[NeedKey](kind)
+
+interface Marked {
+  readonly [TypeId]: TypeId
+}
+
+/** @internal A provider that is one attempt, with a plan to which attempt policies add. */
+export const fromPlan = <F extends Any, E, R>(
+  plan: Plan<F, E, R>,
+  peekPlan: Internals<F, E, R>[typeof PeekKey] = () => undefined,
+): Provider<F, E, R> =>
+  fromParts({
+    name: plan.name,
+    model: plan.model,
+    face: plan.face,
+    generate: (request, record) => attemptGenerate(plan, record, request),
+    open: (request, scope, record) => attemptOpen(plan, record, request, scope),
+    plan,
+    peek: peekPlan,
+    need: (kind) => (kind === "generate" ? plan.clocks.attempt : plan.clocks.firstContent),
+  })
+
+/** @internal Wraps both functions of a provider alike. What it cannot know of itself it asks the inner one. */
+export const wrap = <F extends Any, E, R, E2, R2>(
+  self: Provider<F, E, R>,
+  policy: <A>(run: Effect.Effect<A, E, R>, record: CallRecord, kind: "generate" | "stream") => Effect.Effect<A, E2, R2>,
+): Provider<F, E2, R2> =>
+  fromParts<F, E2, R2>({
+    name: self.name,
+    model: self.model,
+    face: self.face,
+    generate: (request, record) => policy(self.generate(request), record, "generate"),
+    open: (request, scope, record) => policy(self.open(request, scope), record, "stream"),
+    peek: internals(self)[PeekKey],
+    need: internals(self)[NeedKey],
+  })
+
+/**
+ * A provider from two functions: one that gives an answer, and one that gives a
+ * stream of parts. Neither should retry, and both should stop what they do when
+ * they are interrupted.
+ */
+export const make = <F extends Any, E = never, R = never>(options: {
+  /** Names it in failures, events and configuration. */
+  readonly name: string
+  /** The model it asks. */
+  readonly model: string
+  readonly face: F
+  readonly generate: (request: Request<F>) => Effect.Effect<Answer<F>, E, R>
+  readonly stream: (request: Request<F>) => Stream.Stream<Part<F>, E, R>
+}): Provider<F, E | Hidden<F> | StreamInterrupted, R> => {
+  const { face, generate, model, name, stream } = options
+  const subject = { provider: name, model }
+  return fromPlan<F, E | Hidden<F> | StreamInterrupted, R>({
+    name,
+    model,
+    face,
+    generate,
+    open: (request, scope) =>
+      opened.openStream(
+        stream(request),
+        face.inspect(subject) as Inspector<Part<F>, Hidden<F> & LlmError>,
+        face.endMarker,
+        subject,
+        scope,
+      ),
+    composite: false,
+    clocks: noClocks,
+    admission: undefined,
+  })
+}
+
+/** @internal A composition as an outer plan, for attempt policies around it. */
+export const compositePlan = <F extends Any, E, R>(self: Provider<F, E, R>): Plan<F, E, R> => ({
+  name: self.name,
+  model: self.model,
+  face: self.face,
+  generate: self.generate,
+  open: self.open,
+  composite: true,
+  clocks: noClocks,
+  admission: undefined,
+})
+
+/** A plain effect as a provider, for policies around effects. */
+export const fromEffect = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  options?: { readonly name?: string | undefined; readonly model?: string | undefined },
+): Provider<Plain<A>, E, R> =>
+  make<Plain<A>, E, R>({
+    name: options?.name ?? "effect",
+    model: options?.model ?? options?.name ?? "effect",
+    face: plain<A>(),
+    generate: () => effect,
+    stream: () => Stream.fromEffect(effect),
+  }) as Provider<Plain<A>, E, R>
+
+/** @internal A stream as a provider of which only the stream is asked. The face tells what its parts are. */
+export const fromStream = <F extends Any, E, R>(
+  stream: Stream.Stream<Part<F>, E, R>,
+  options: { readonly face: F; readonly name?: string | undefined; readonly model?: string | undefined },
+): Provider<F, E | Hidden<F> | StreamInterrupted, R> =>
+  make<F, E, R>({
+    name: options.name ?? "stream",
+    model: options.model ?? options.name ?? "stream",
+    face: options.face,
+    generate: () => Effect.die(new Error("A provider made of a stream has no whole answer.")),
+    stream: () => stream,
+  })
+
+/** Gives a provider the services it needs. */
+export const provideContext =
+  <R2>(context: Context.Context<R2>) =>
+  <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E, Exclude<R, R2>> =>
+    fromParts<F, E, Exclude<R, R2>>({
+      name: self.name,
+      model: self.model,
+      face: self.face,
+      generate: (request) => Effect.provideContext(self.generate(request), context),
+      open: (request, scope) => Effect.provideContext(self.open(request, scope), context),
+      peek: (outer, record, now) => peek(self, ContextModule.merge(outer, context), record, now),
+      need: internals(self)[NeedKey],
+    })
+
+/**
+ * A service that holds a provider, so that a program asks for it by type and a
+ * layer decides which one it is.
+ *
+ * **Example** (Swapping a provider by swapping a layer)
+ *
+ * ```ts
+ * import { type LanguageModelFace, type LlmError, Provider } from "@understudy/core"
+ *
+ * export class Model extends Provider.Service<
+ *   Model,
+ *   Provider.Provider<LanguageModelFace.LanguageModelFace, LlmError.AllProvidersFailed>
+ * >()("app/Model") {}
+ * ```
+ */
+export const Service =
+  <Self, P extends AnyProvider>() =>
+  <const Id extends string>(id: Id) =>
+    ContextModule.Service<Self, P>()(id)
+
+/** A layer for a provider's service. */
+export const layer = <I, P extends AnyProvider>(service: ContextModule.Key<I, P>, provider: P): Layer.Layer<I> =>
+  Layer.succeed(service)(provider)
