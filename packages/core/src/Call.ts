@@ -65,7 +65,7 @@ export interface Overrides {
   readonly parameters?: Parameters | undefined
   /** A key that is used instead of the configured one. */
   readonly credential?: Redacted.Redacted<string> | undefined
-  /** Only these candidates may be asked, by name. */
+  /** Only these candidates may be asked, by name; those inside a composition among them. */
   readonly pin?: ReadonlyArray<string> | undefined
   /** These candidates are not asked, by name. */
   readonly exclude?: ReadonlyArray<string> | undefined

@@ -45,7 +45,7 @@ import {
   withEvidence,
 } from "./internal/llmError.ts"
 import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./internal/provider.ts"
-import { fromParts, isProvider, need, peek } from "./internal/provider.ts"
+import { fromParts, isProvider, namesOf, need, peek } from "./internal/provider.ts"
 
 /** What is known of a candidate besides its provider. */
 export const CandidateOptions = Schema.Struct({
@@ -347,12 +347,16 @@ export const make = <
     Effect.withFiber((fiber) => {
       record.patience = patience
       record.maxAttempts = maxAttempts
-      const { exclude, pin } = record.overrides
+      const { exclude } = record.overrides
+      // Whoever pins this composition by its name leaves it the choice among its candidates.
+      const pin = record.overrides.pin?.includes(name) === true ? undefined : record.overrides.pin
       const allowed =
         pin === undefined && exclude === undefined
           ? entries
           : entries.filter(
-              ({ provider }) => (pin?.includes(provider.name) ?? true) && !(exclude?.includes(provider.name) ?? false),
+              ({ provider }) =>
+                (pin === undefined || namesOf(provider).some((inside) => pin.includes(inside))) &&
+                !(exclude?.includes(provider.name) ?? false),
             )
       return new Course(allowed, record, kind, name, whenFiltered, run, (entry) =>
         peek(entry.provider, fiber.context, record, record.now()),
@@ -370,6 +374,7 @@ export const make = <
     generate: (request, record) => course(record, "generate", (p) => p.generate(request)),
     open: (request, scope, record) =>
       course(record, "stream", (p) => p.open(request, scope)) as ReturnType<AnyProvider["open"]>,
+    inside: all.flatMap((candidate) => namesOf(candidate)),
     peek: (context, record, now) => {
       const ready = entries.some((entry) => peek(entry.provider, context, record, now)?.ready ?? true)
       return ready

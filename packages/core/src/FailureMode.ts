@@ -146,7 +146,8 @@ export const table = {
     sameAgain: "alone",
     next: "yes",
     leaves: "inside",
-    health: "failure",
+    // An attempt that was cut short for the sake of the next candidate says little about the provider.
+    health: (f: WithTag<"TimedOut">): Health => ((f.attemptShare ?? 1) >= 0.5 ? "failure" : "ignored"),
     ladder: true,
     http: 504,
   },

@@ -48,7 +48,7 @@ import * as Hash from "effect/Hash"
 import { markAll, markBeginning } from "./internal/ai/marked.ts"
 import type { Answer, LanguageModelFace, Part, Request } from "./LanguageModelFace.ts"
 import * as Origin from "./Origin.ts"
-import { fromParts, fromPlan, need, type Opened, peek, planOf, type Provider } from "./internal/provider.ts"
+import { fromParts, fromPlan, namesOf, need, type Opened, peek, planOf, type Provider } from "./internal/provider.ts"
 
 /** The longest id of a tool call that every dialect accepts. */
 export const maxToolIdLength = 40
@@ -249,6 +249,7 @@ export const guard = <E, R>(self: Provider<LanguageModelFace, E, R>): Provider<L
     face: self.face,
     generate: (request) => Effect.map(self.generate(portable(request, origin)), whole),
     open: (request, scope) => Effect.map(self.open(portable(request, origin), scope), begun),
+    inside: namesOf(self),
     peek: (context, record, now) => peek(self, context, record, now),
     need: (kind) => need(self, kind),
   })

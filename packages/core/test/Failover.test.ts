@@ -124,6 +124,34 @@ describe("Failover", () => {
     }),
   )
 
+  it.effect("reaches a candidate inside another composition by its name, or the composition by its own", () =>
+    Effect.gen(function* () {
+      const [a, b, c] = ["a", "b", "c"].map((name) => stub(name, () => says(name)))
+      const inner = Failover.make([a!.provider, b!.provider], { name: "inner" })
+      const provider = Failover.make([c!.provider, inner])
+      const pinned = (name: string) => play(ask("generate", provider).pipe(Call.pin(name)))
+      assert.strictEqual(said((yield* pinned("b")).exit), "b")
+      assert.strictEqual(said((yield* pinned("inner")).exit), "a")
+      assert.strictEqual(said((yield* pinned("c")).exit), "c")
+      assert.strictEqual(said((yield* play(ask("generate", provider).pipe(Call.exclude("c")))).exit), "a")
+      assert.strictEqual(said((yield* play(ask("generate", provider).pipe(Call.exclude("c", "a")))).exit), "b")
+    }),
+  )
+
+  it.effect("does not blame a candidate for an attempt that was cut short for the sake of the next", () =>
+    Effect.gen(function* () {
+      const a = stub("a", () => says("a", 2000))
+      const b = stub("b", () => says("b"))
+      const provider = Understudy.make({ candidates: [{ provider: a.provider }, { provider: b.provider }] })
+      for (let n = 0; n < 10; n++) {
+        const { exit } = yield* play(ask("generate", provider).pipe(Call.withDeadline("1 second")))
+        assert.strictEqual(said(exit), "b")
+      }
+      assert.strictEqual(a.asked.length, 10)
+      assert.strictEqual(said((yield* play(ask("generate", provider))).exit), "a")
+    }).pipe(Effect.provide(Understudy.layer)),
+  )
+
   it.effect("asks only those that the call pins, and none that it excludes", () =>
     Effect.gen(function* () {
       const provider = Failover.make([

@@ -55,6 +55,8 @@ export interface Plan<F extends Any, E, R> {
   readonly open: (request: Request<F>, scope: Scope.Scope) => Effect.Effect<Opened<Part<F>>, E, R>
   /** A composition in which attempts are made, and not an attempt itself: it is not counted, nor told. */
   readonly composite: boolean
+  /** Names of candidates inside a composition. */
+  readonly inside: ReadonlyArray<string>
   readonly clocks: Clocks
   readonly admission: Admission | undefined
 }
@@ -267,8 +269,20 @@ const deadlineExceeded = (plan: Plan<Any, unknown, unknown>, record: CallRecord,
     ...(record.failures.length === 0 ? {} : { failures: [...record.failures] }),
   })
 
-const timedOut = (plan: Plan<Any, unknown, unknown>, phase: TimeoutPhase, millis: number): TimedOut =>
-  new TimedOut({ provider: plan.name, model: plan.model, phase, limit: Duration.millis(Math.round(millis)) })
+/** `own` is the attempt's own limit, where it was shortened. */
+const timedOut = (
+  plan: Plan<Any, unknown, unknown>,
+  phase: TimeoutPhase,
+  millis: number,
+  own: number = millis,
+): TimedOut =>
+  new TimedOut({
+    provider: plan.name,
+    model: plan.model,
+    phase,
+    limit: Duration.millis(Math.round(millis)),
+    ...(own <= millis || own === Infinity ? {} : { attemptShare: millis / own }),
+  })
 
 type Kind = "generate" | "stream"
 
@@ -362,7 +376,7 @@ const run = <A, E>(
         expired =
           limit.by === "deadline"
             ? deadlineExceeded(plan, record, limit.millis / clocks.first)
-            : timedOut(plan, kind === "generate" ? "attempt" : "first content", limit.millis)
+            : timedOut(plan, kind === "generate" ? "attempt" : "first content", limit.millis, clocks.first)
         child.interruptUnsafe(fiber.id)
       })
     }

@@ -5,7 +5,7 @@
  * - Closed: every call is admitted. `failures` counted failures in a row trip
  *   it, and so does one that says `opens`, or whose hint is longer than the
  *   patience.
- * - Open: every call is rejected until `openUntil`, inclusive.
+ * - Open: every call is rejected until `openUntil`; at that instant a probe is let through.
  * - Half-open: at most `permits` calls are in flight as probes. `successes` of
  *   them close the circuit, one counted failure opens it again. An ignored
  *   outcome gives its permit back and says nothing else.

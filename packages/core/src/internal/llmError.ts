@@ -160,6 +160,11 @@ export class TimedOut extends Schema.TaggedError<TimedOut, Evidence>()("TimedOut
   phase: TimeoutPhase,
   /** The limit of that clock. JSON holds milliseconds. */
   limit: Schema.optionalKey(Schema.DurationFromMillis),
+  /**
+   * The share of its own limit that the attempt had, 0 to 1, when it was shortened for the sake of another candidate:
+   * from one half on, a breaker counts it.
+   */
+  attemptShare: Schema.optionalKey(Schema.Finite),
 }) {
   override get message(): string {
     const limit = this.limit === undefined ? "" : ` within ${Duration.format(this.limit)}`

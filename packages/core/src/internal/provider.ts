@@ -76,10 +76,13 @@ interface Internals<F extends Any, E, R> extends Provider<F, E, R> {
   readonly [PlanKey]?: Plan<F, E, R>
   /** Could it be asked now? */
   readonly [PeekKey]: (context: Context.Context<never>, record: CallRecord, now: number) => Readiness | undefined
+  /** Its name, and those of the candidates inside. */
+  readonly [NamesKey]: ReadonlyArray<string>
   /** How long one attempt may need, in milliseconds. */
   readonly [NeedKey]: (kind: "generate" | "stream") => number
 }
 
+const NamesKey: unique symbol = Symbol.for("@understudy/core/Provider/names")
 const PlanKey: unique symbol = Symbol.for("@understudy/core/Provider/plan")
 const PeekKey: unique symbol = Symbol.for("@understudy/core/Provider/peek")
 const NeedKey: unique symbol = Symbol.for("@understudy/core/Provider/need")
@@ -99,6 +102,8 @@ interface Parts<F extends Any, E, R> {
   readonly generate: (request: Request<F>, record: CallRecord) => Effect.Effect<Answer<F>, E, R>
   readonly open: (request: Request<F>, scope: Scope.Scope, record: CallRecord) => Effect.Effect<Opened<Part<F>>, E, R>
   readonly plan?: Plan<F, E, R>
+  /** Names of candidates inside. */
+  readonly inside?: ReadonlyArray<string>
   readonly peek: Internals<F, E, R>[typeof PeekKey]
   readonly need: Internals<F, E, R>[typeof NeedKey]
 }
@@ -143,6 +148,7 @@ export const fromParts = <F extends Any, E, R>(parts: Parts<F, E, R>): Provider<
     open,
     stream: (request: Request<F>) => opened.toStream((scope) => open(request, scope)),
     ...(parts.plan === undefined ? {} : { [PlanKey]: parts.plan }),
+    [NamesKey]: parts.inside === undefined ? [name] : [name, ...parts.inside],
     [PeekKey]: parts.peek,
     [NeedKey]: parts.need,
   })
@@ -200,6 +206,9 @@ const internals = <F extends Any, E, R>(self: Provider<F, E, R>): Internals<F, E
 export const planOf = <F extends Any, E, R>(self: Provider<F, E, R>): Plan<F, E, R> | undefined =>
   internals(self)[PlanKey]
 
+/** @internal Its name, and those of the candidates inside. */
+export const namesOf = (self: Marked): ReadonlyArray<string> => (self as Internals<Any, unknown, unknown>)[NamesKey]
+
 /** @internal */
 export const peek = (
   self: Marked,
@@ -228,6 +237,7 @@ export const fromPlan = <F extends Any, E, R>(
     generate: (request, record) => attemptGenerate(plan, record, request),
     open: (request, scope, record) => attemptOpen(plan, record, request, scope),
     plan,
+    inside: plan.inside,
     peek: peekPlan,
     need: (kind) => (kind === "generate" ? plan.clocks.attempt : plan.clocks.firstContent),
   })
@@ -243,6 +253,7 @@ export const wrap = <F extends Any, E, R, E2, R2>(
     face: self.face,
     generate: (request, record) => policy(self.generate(request), record, "generate"),
     open: (request, scope, record) => policy(self.open(request, scope), record, "stream"),
+    inside: namesOf(self),
     peek: internals(self)[PeekKey],
     need: internals(self)[NeedKey],
   })
@@ -277,6 +288,7 @@ export const make = <F extends Any, E = never, R = never>(options: {
         scope,
       ),
     composite: false,
+    inside: [],
     clocks: noClocks,
     admission: undefined,
   })
@@ -290,6 +302,7 @@ export const compositePlan = <F extends Any, E, R>(self: Provider<F, E, R>): Pla
   generate: self.generate,
   open: self.open,
   composite: true,
+  inside: namesOf(self),
   clocks: noClocks,
   admission: undefined,
 })
@@ -331,6 +344,7 @@ export const provideContext =
       generate: (request) => Effect.provideContext(self.generate(request), context),
       open: (request, scope) => Effect.provideContext(self.open(request, scope), context),
       peek: (outer, record, now) => peek(self, ContextModule.merge(outer, context), record, now),
+      inside: namesOf(self),
       need: internals(self)[NeedKey],
     })
 
