@@ -13,7 +13,8 @@ const script = fileURLToPath(new URL("./stack.ts", import.meta.url))
 const pinned = spawnSync("taskset", ["--version"]).status === 0
 const [command, ...before] = pinned ? ["taskset", "-c", "0", process.execPath] : [process.execPath]
 
-const median = (values: ReadonlyArray<number>): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
+const median = (values: ReadonlyArray<number>): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
 
 const runs: Array<Record<string, number>> = []
 for (let i = 0; i < processes; i++) {
@@ -27,7 +28,12 @@ for (let i = 0; i < processes; i++) {
 
 const cases = Object.keys(runs[0]!).map((name) => {
   const values = runs.map((run) => run[name]!)
-  return { name, ns: Math.round(median(values)), min: Math.round(Math.min(...values)), max: Math.round(Math.max(...values)) }
+  return {
+    name,
+    ns: Math.round(median(values)),
+    min: Math.round(Math.min(...values)),
+    max: Math.round(Math.max(...values)),
+  }
 })
 const ns = (name: string): number => cases.find((c) => c.name === name)!.ns
 const ours = cases.filter((c) => c.name.startsWith("understudy"))

@@ -27,7 +27,8 @@ const leaf = async (): Promise<number> => 42
 const batches = 15
 const perBatch = 4000
 
-const median = (values: ReadonlyArray<number>): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
+const median = (values: ReadonlyArray<number>): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
 
 const timePromise = async (f: () => Promise<unknown>): Promise<number> => {
   const out: Array<number> = []

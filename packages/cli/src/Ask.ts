@@ -73,12 +73,11 @@ export const command = Command.make(
       ),
       Flag.optional,
     ),
-    stream: Flag.Boolean("stream").pipe(
-      Flag.withDescription("Print the answer as it comes"),
-      Flag.withDefault(false),
-    ),
+    stream: Flag.Boolean("stream").pipe(Flag.withDescription("Print the answer as it comes"), Flag.withDefault(false)),
     json: Flag.Boolean("json").pipe(
-      Flag.withDescription("Print the policy events on stdout, one JSON object a line, instead of the answer and the story"),
+      Flag.withDescription(
+        "Print the policy events on stdout, one JSON object a line, instead of the answer and the story",
+      ),
       Flag.withDefault(false),
     ),
   },

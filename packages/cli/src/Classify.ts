@@ -112,7 +112,9 @@ export const command = Command.make(
   "classify",
   {
     file: Argument.String("file").pipe(
-      Argument.withDescription("Failures, one JSON object a line: id, provider, status, headers, body, where. Default: stdin"),
+      Argument.withDescription(
+        "Failures, one JSON object a line: id, provider, status, headers, body, where. Default: stdin",
+      ),
       Argument.optional,
     ),
     provider: Flag.String("provider").pipe(
@@ -136,7 +138,9 @@ export const command = Command.make(
     const one = Option.isSome(status) || Option.isSome(body) || header.length > 0 || Option.isSome(where)
     if (one) {
       if (Option.isSome(file)) {
-        return yield* Output.userError("Give a file of failures, or one failure by --status, --header and --body; not both.")
+        return yield* Output.userError(
+          "Give a file of failures, or one failure by --status, --header and --body; not both.",
+        )
       }
       const headers: Record<string, string> = {}
       for (const text of header) {
@@ -169,7 +173,8 @@ export const command = Command.make(
   Command.withExamples([
     { command: "understudy classify failures.jsonl", description: "One line out for each line in" },
     {
-      command: "understudy classify --provider openai --status 429 --header 'retry-after: 20' --body '{\"error\":{\"code\":\"insufficient_quota\"}}'",
+      command:
+        'understudy classify --provider openai --status 429 --header \'retry-after: 20\' --body \'{"error":{"code":"insufficient_quota"}}\'',
       description: "Explain one failure",
     },
   ]),

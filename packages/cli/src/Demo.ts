@@ -82,7 +82,8 @@ interface Told {
 
 const play = (json: boolean) =>
   Effect.gen(function* () {
-    const script = (name: "aurora" | "boreas" | "calypso") => scenes.flatMap((scene): Array<Upstream.Step> => [...scene[name]])
+    const script = (name: "aurora" | "boreas" | "calypso") =>
+      scenes.flatMap((scene): Array<Upstream.Step> => [...scene[name]])
     const aurora = yield* Upstream.make({ script: script("aurora") })
     const boreas = yield* Upstream.make({ script: script("boreas") })
     const calypso = yield* Upstream.make({ script: script("calypso") })
@@ -113,7 +114,9 @@ const play = (json: boolean) =>
     }
 
     const note = json ? () => undefined : Output.note
-    note("Three providers, embedded here over real HTTP: aurora and calypso speak OpenAI's protocol, boreas Anthropic's.")
+    note(
+      "Three providers, embedded here over real HTTP: aurora and calypso speak OpenAI's protocol, boreas Anthropic's.",
+    )
     note("Clocks are shortened for this: " + clocksInWords.join("\n  "))
 
     for (const [index, scene] of scenes.entries()) {
@@ -130,7 +133,9 @@ const play = (json: boolean) =>
     note("\nWho answered")
     for (const [index, { attempts, by, millis }] of told.entries()) {
       const count = `${attempts} attempt${attempts === 1 ? " " : "s"}`
-      note(`  ${index + 1}. ${by.padEnd(8)} ${count} ${(millis / 1000).toFixed(2).padStart(5)} s   ${scenes[index]?.question ?? ""}`)
+      note(
+        `  ${index + 1}. ${by.padEnd(8)} ${count} ${(millis / 1000).toFixed(2).padStart(5)} s   ${scenes[index]?.question ?? ""}`,
+      )
     }
     note(`Requests that arrived: aurora ${seen[0]}, boreas ${seen[1]}, calypso ${seen[2]}.`)
   })

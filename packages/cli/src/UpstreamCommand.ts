@@ -36,7 +36,9 @@ export const command = Command.make(
     ),
     script: Flag.String("script").pipe(
       Flag.withMetavar("FILE"),
-      Flag.withDescription("What to play, one step for each request (JSON). Without it every request gets a good answer"),
+      Flag.withDescription(
+        "What to play, one step for each request (JSON). Without it every request gets a good answer",
+      ),
       Flag.optional,
     ),
   },

@@ -38,7 +38,8 @@ const run = (
   })
 
 const lines = (text: string): ReadonlyArray<string> => text.split("\n").filter((line) => line !== "")
-const eventsOf = (stdout: string) => lines(stdout).map((line) => Schema.decodeUnknownSync(PolicyEvent.PolicyEvent)(JSON.parse(line)))
+const eventsOf = (stdout: string) =>
+  lines(stdout).map((line) => Schema.decodeUnknownSync(PolicyEvent.PolicyEvent)(JSON.parse(line)))
 
 const scratch = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "understudy-cli-"))),
@@ -88,7 +89,15 @@ describe("understudy ask", () => {
       const events = eventsOf(ran.stdout)
       assert.deepStrictEqual(
         events.map((event) => event.event),
-        ["CallStarted", "AttemptStarted", "AttemptFailed", "BackedOff", "AttemptStarted", "AttemptSucceeded", "Answered"],
+        [
+          "CallStarted",
+          "AttemptStarted",
+          "AttemptFailed",
+          "BackedOff",
+          "AttemptStarted",
+          "AttemptSucceeded",
+          "Answered",
+        ],
       )
       const backedOff = events.find((event) => event.event === "BackedOff")
       assert.isTrue(backedOff?.event === "BackedOff" && backedOff.delayMs >= 50 && backedOff.failure === "RateLimited")
@@ -142,9 +151,29 @@ describe("understudy classify", () => {
   it.live("gives one line for each line", () =>
     Effect.gen(function* () {
       const input = [
-        { id: "a", provider: "openai", status: 429, headers: { "retry-after": "20" }, body: '{"error":{"message":"Rate limit reached","code":"rate_limit_exceeded"}}', where: "http", more: 1 },
-        { id: "b", provider: "openai", status: 429, headers: {}, body: '{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}', where: "http" },
-        { id: 3, provider: "anthropic", body: '{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}', where: "sse-event" },
+        {
+          id: "a",
+          provider: "openai",
+          status: 429,
+          headers: { "retry-after": "20" },
+          body: '{"error":{"message":"Rate limit reached","code":"rate_limit_exceeded"}}',
+          where: "http",
+          more: 1,
+        },
+        {
+          id: "b",
+          provider: "openai",
+          status: 429,
+          headers: {},
+          body: '{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}',
+          where: "http",
+        },
+        {
+          id: 3,
+          provider: "anthropic",
+          body: '{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
+          where: "sse-event",
+        },
       ]
       const ran = yield* run(["classify"], { input: input.map((line) => JSON.stringify(line)).join("\n") })
       assert.strictEqual(ran.status, 0, ran.stderr)
@@ -182,12 +211,18 @@ describe("understudy classify", () => {
 
   it.live("explains one failure for a person", () =>
     Effect.gen(function* () {
-      const ran = yield* run([
-        ...["classify", "--provider", "openai", "--status", "429", "--header", "Retry-After: 20"],
-        ...["--body", '{"error":{"message":"Rate limit reached for gpt","code":"rate_limit_exceeded"}}'],
-      ])
+      const ran = yield* run(['classify', '--provider', 'openai', '--status', '429', '--header', 'Retry-After: 20', '--body', '{"error":{"message":"Rate limit reached for gpt","code":"rate_limit_exceeded"}}'])
       assert.strictEqual(ran.status, 0, ran.stderr)
-      for (const expected of [/tag: +RateLimited/, /strategy: +exponential backoff/, /same again: +yes/, /next candidate: +yes/, /health: +failure/, /HTTP status: +429/, /retry after: +20s/, /rule: /]) {
+      for (const expected of [
+        /tag: +RateLimited/,
+        /strategy: +exponential backoff/,
+        /same again: +yes/,
+        /next candidate: +yes/,
+        /health: +failure/,
+        /HTTP status: +429/,
+        /retry after: +20s/,
+        /rule: /,
+      ]) {
         assert.match(ran.stdout, expected)
       }
     }),
@@ -224,29 +259,34 @@ describe("understudy upstream", () => {
 })
 
 describe("understudy demo", () => {
-  it.live("shows a rate limit waited out, a stall cut, a circuit opening, passed over and closing, and who answered", () =>
-    Effect.gen(function* () {
-      const ran = yield* run(["demo", "--json"])
-      assert.strictEqual(ran.status, 0, ran.stderr)
-      const events = eventsOf(ran.stdout)
-      const has = (name: PolicyEvent.PolicyEvent["event"], more: Partial<Record<string, unknown>> = {}) =>
-        assert.isTrue(
-          events.some((event) => event.event === name && Object.entries(more).every(([key, value]) => Reflect.get(event, key) === value)),
-          `${name} ${JSON.stringify(more)}`,
+  it.live(
+    "shows a rate limit waited out, a stall cut, a circuit opening, passed over and closing, and who answered",
+    () =>
+      Effect.gen(function* () {
+        const ran = yield* run(["demo", "--json"])
+        assert.strictEqual(ran.status, 0, ran.stderr)
+        const events = eventsOf(ran.stdout)
+        const has = (name: PolicyEvent.PolicyEvent["event"], more: Partial<Record<string, unknown>> = {}) =>
+          assert.isTrue(
+            events.some(
+              (event) =>
+                event.event === name && Object.entries(more).every(([key, value]) => Reflect.get(event, key) === value),
+            ),
+            `${name} ${JSON.stringify(more)}`,
+          )
+        has("BackedOff", { failure: "RateLimited", provider: "aurora" })
+        has("AttemptFailed", { failure: "TimedOut", provider: "aurora" })
+        has("FailedOver", { provider: "aurora" })
+        has("FailedOver", { provider: "boreas", to: "calypso" })
+        has("CircuitOpened", { provider: "aurora" })
+        has("CircuitRejected", { provider: "aurora" })
+        has("CircuitHalfOpened", { provider: "aurora" })
+        has("CircuitClosed", { provider: "aurora" })
+        assert.deepStrictEqual(
+          events.filter((event) => event.event === "Answered").map((event) => event.provider),
+          ["aurora", "calypso", "boreas", "boreas", "aurora"],
         )
-      has("BackedOff", { failure: "RateLimited", provider: "aurora" })
-      has("AttemptFailed", { failure: "TimedOut", provider: "aurora" })
-      has("FailedOver", { provider: "aurora" })
-      has("FailedOver", { provider: "boreas", to: "calypso" })
-      has("CircuitOpened", { provider: "aurora" })
-      has("CircuitRejected", { provider: "aurora" })
-      has("CircuitHalfOpened", { provider: "aurora" })
-      has("CircuitClosed", { provider: "aurora" })
-      assert.deepStrictEqual(
-        events.filter((event) => event.event === "Answered").map((event) => event.provider),
-        ["aurora", "calypso", "boreas", "boreas", "aurora"],
-      )
-    }),
+      }),
   )
 })
 
