@@ -211,7 +211,17 @@ describe("understudy classify", () => {
 
   it.live("explains one failure for a person", () =>
     Effect.gen(function* () {
-      const ran = yield* run(['classify', '--provider', 'openai', '--status', '429', '--header', 'Retry-After: 20', '--body', '{"error":{"message":"Rate limit reached for gpt","code":"rate_limit_exceeded"}}'])
+      const ran = yield* run([
+        "classify",
+        "--provider",
+        "openai",
+        "--status",
+        "429",
+        "--header",
+        "Retry-After: 20",
+        "--body",
+        '{"error":{"message":"Rate limit reached for gpt","code":"rate_limit_exceeded"}}',
+      ])
       assert.strictEqual(ran.status, 0, ran.stderr)
       for (const expected of [
         /tag: +RateLimited/,
