@@ -40,7 +40,10 @@ describe("README", () => {
 
   it("shows a row for every failure, with the table's strategy", () => {
     for (const tag of LlmError.tags) {
-      const row = readme.split("\n").find((line) => line.startsWith(`| \`${tag}\``))
+      const row = readme
+        .split("\n")
+        .map((line) => line.replace(/ +/g, " "))
+        .find((line) => line.startsWith(`| \`${tag}\``))
       assert.isDefined(row, tag)
       const http = FailureMode.table[tag].http
       if (typeof http === "number") assert.isTrue(row!.includes(`| ${http} |`), `${tag}: HTTP ${http}`)
