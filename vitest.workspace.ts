@@ -11,6 +11,7 @@ export default defineConfig({
       project("providers", "packages/providers"),
       project("testkit", "packages/testkit"),
       project("cli", "packages/cli"),
+      project("examples", "examples"),
     ],
   },
 })

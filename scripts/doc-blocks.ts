@@ -1,5 +1,6 @@
 /**
- * Every code block of the documentation, checked: `pnpm docs`.
+ * Every code block of the documentation, checked. `packages/cli/test/Docs.test.ts`
+ * runs it with `--json`; by hand it is `node scripts/doc-blocks.ts`.
  *
  * Each `ts` block of README.md, CONTRIBUTING.md, docs/ and the docstrings of the
  * packages is a whole module: it is written to `.build/doc-blocks`, one file a
@@ -16,9 +17,8 @@
 import { spawn } from "node:child_process"
 import { globSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { dirname, join, relative, resolve } from "node:path"
-import { fileURLToPath } from "node:url"
 
-export const root = resolve(import.meta.dirname, "..")
+const root = resolve(import.meta.dirname, "..")
 
 /** Where blocks are written: it is ignored by git, and by everything else. */
 const folder = join(root, ".build/doc-blocks")
@@ -28,7 +28,7 @@ const folder = join(root, ".build/doc-blocks")
 // ---------------------------------------------------------------------------
 
 /** A code block, and where it stands. */
-export interface Block {
+interface Block {
   /** The file, from the root. */
   readonly file: string
   /** The line of its first line of code, counted from 1. */
@@ -42,7 +42,7 @@ export interface Block {
 }
 
 /** The documentation, from the root. */
-export const pages = (): ReadonlyArray<string> =>
+const pages = (): ReadonlyArray<string> =>
   ["README.md", "CONTRIBUTING.md", ...globSync("docs/**/*.md", { cwd: root })].sort()
 
 const sources = (): ReadonlyArray<string> => globSync("packages/*/src/**/*.ts", { cwd: root }).sort()
@@ -57,7 +57,7 @@ const kinds: Readonly<Record<string, Block["kind"]>> = {
 const opening = /^(\s*(?:\* ?)?)```(.*)$/
 
 /** The code blocks of a text, in order. In a docstring, each line begins with an asterisk. */
-export const blocksOf = (file: string, text: string): ReadonlyArray<Block> => {
+const blocksOf = (file: string, text: string): ReadonlyArray<Block> => {
   const docstrings = file.endsWith(".ts")
   const lines = text.split("\n")
   const blocks: Array<Block> = []
@@ -90,7 +90,7 @@ export const blocksOf = (file: string, text: string): ReadonlyArray<Block> => {
 }
 
 /** All code blocks of the documentation. */
-export const all = (): ReadonlyArray<Block> =>
+const all = (): ReadonlyArray<Block> =>
   [...pages(), ...sources()].flatMap((file) => blocksOf(file, readFileSync(join(root, file), "utf8")))
 
 // ---------------------------------------------------------------------------
@@ -126,12 +126,12 @@ const link = (): void => {
 }
 
 /** A block that is written to a file of its own: one line before it names its origin. */
-export interface Written extends Block {
+interface Written extends Block {
   readonly path: string
 }
 
 /** Writes blocks, and what is needed to check them, to their folder. */
-export const write = (blocks: ReadonlyArray<Block>): ReadonlyArray<Written> => {
+const write = (blocks: ReadonlyArray<Block>): ReadonlyArray<Written> => {
   rmSync(folder, { recursive: true, force: true })
   mkdirSync(folder, { recursive: true })
   link()
@@ -152,7 +152,7 @@ export const write = (blocks: ReadonlyArray<Block>): ReadonlyArray<Written> => {
 // ---------------------------------------------------------------------------
 
 /** Something that is wrong, at its place in the documentation. */
-export interface Problem {
+interface Problem {
   readonly at: string
   readonly message: string
 }
@@ -177,7 +177,7 @@ const start = (command: string, args: ReadonlyArray<string>, seconds: number): P
 const diagnostic = /^(.+?)\((\d+),(\d+)\): (.*)$/
 
 /** What the compiler has to say about blocks. Mistakes in the sources themselves are told as they are. */
-export const check = async (written: ReadonlyArray<Written>): Promise<ReadonlyArray<Problem>> => {
+const check = async (written: ReadonlyArray<Written>): Promise<ReadonlyArray<Problem>> => {
   const tsc = join(root, "node_modules/.bin/tsc")
   const { status, stderr, stdout } = await start(tsc, ["-p", folder, "--pretty", "false"], 60)
   const byPath = new Map(written.map((block) => [block.path, block]))
@@ -262,7 +262,7 @@ const runShell = async (block: Block): Promise<ReadonlyArray<Problem>> => {
 }
 
 /** Runs the blocks that are programs, and those for a shell: they must end well, and print what is said. */
-export const run = async (written: ReadonlyArray<Written>): Promise<ReadonlyArray<Problem>> => {
+const run = async (written: ReadonlyArray<Written>): Promise<ReadonlyArray<Problem>> => {
   const shells = Promise.all(written.filter(({ kind }) => kind === "shell").map(runShell))
   const programs = await runPrograms(written.filter(({ kind }) => kind === "run"))
   return [...programs, ...(await shells).flat()]
@@ -284,7 +284,7 @@ const anchors = (text: string): ReadonlySet<string> =>
   )
 
 /** Links between pages, and to files, that lead nowhere. */
-export const links = (): ReadonlyArray<Problem> =>
+const links = (): ReadonlyArray<Problem> =>
   pages().flatMap((file) => {
     const text = readFileSync(join(root, file), "utf8")
     return text.split("\n").flatMap((line, index): ReadonlyArray<Problem> =>
@@ -316,12 +316,17 @@ export const links = (): ReadonlyArray<Problem> =>
 if (import.meta.main) {
   const blocks = all()
   const written = write(blocks)
-  const problems = [...links(), ...(await check(written)), ...(await run(written))]
-  for (const { at, message } of problems) process.stdout.write(`${at}: ${message}\n`)
+  const problems = { links: links(), types: await check(written), runs: await run(written) }
   const count = (kind: Block["kind"]): number => blocks.filter((block) => block.kind === kind).length
-  const files = new Set(blocks.map(({ file }) => file)).size
-  process.stdout.write(
-    `${blocks.length} blocks in ${files} files: ${count("check")} checked, ${count("run")} checked and run, ${count("shell")} run by a shell, ${count("fragment")} left out. ${problems.length} problems. They are in ${relative(process.cwd(), fileURLToPath(`file://${folder}`)) || "."}.\n`,
-  )
-  process.exitCode = problems.length === 0 ? 0 : 1
+  const counts = { check: count("check"), run: count("run"), shell: count("shell"), fragment: count("fragment") }
+  const found = Object.values(problems).flat()
+  if (process.argv.includes("--json")) {
+    process.stdout.write(`${JSON.stringify({ counts, problems })}\n`)
+  } else {
+    for (const { at, message } of found) process.stdout.write(`${at}: ${message}\n`)
+    process.stdout.write(
+      `${blocks.length} blocks: ${counts.check} checked, ${counts.run} checked and run, ${counts.shell} run by a shell, ${counts.fragment} left out. ${found.length} problems.\n`,
+    )
+  }
+  process.exitCode = found.length === 0 ? 0 : 1
 }

@@ -2,6 +2,8 @@
  * Adapters: LLM providers as `Provider`s of `@understudy/core`.
  */
 
+/** Language models of the AI SDK. */
+export * as AiSdkModel from "./AiSdkModel.ts"
 /** The Anthropic messages API. */
 export * as AnthropicMessages from "./AnthropicMessages.ts"
 /** The OpenAI chat completions API, and everything that speaks it. */

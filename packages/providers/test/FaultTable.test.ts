@@ -1,6 +1,6 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import type { LlmError} from "@understudy/core";
+import type { LlmError } from "@understudy/core"
 import { LanguageModelFace, PolicyEvent, Understudy } from "@understudy/core"
 import { AnthropicMessages, OpenAiChat } from "@understudy/providers"
 import { Upstream } from "@understudy/testkit"

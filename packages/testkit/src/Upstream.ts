@@ -35,7 +35,7 @@
  * import { Effect } from "effect"
  * import { Upstream } from "@understudy/testkit"
  *
- * const program = Effect.gen(function* () {
+ * export const program = Effect.gen(function* () {
  *   const upstream = yield* Upstream.make({
  *     script: [Upstream.status(429, { headers: { "retry-after": 1 } }), Upstream.answer("Hello")],
  *   })

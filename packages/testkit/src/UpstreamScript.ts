@@ -408,7 +408,9 @@ export const refuse = (
  * **Example** (A connection that is reset three times, each after 20 ms)
  *
  * ```ts
- * Upstream.delivered(Upstream.resetBeforeHeaders, { latency: "20 millis", times: 3 })
+ * import { Upstream } from "@understudy/testkit"
+ *
+ * export const step = Upstream.delivered(Upstream.resetBeforeHeaders, { latency: "20 millis", times: 3 })
  * ```
  */
 export const delivered = <S extends Step>(step: S, options: Delivery): S => ({ ...step, ...options })

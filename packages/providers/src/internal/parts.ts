@@ -1,4 +1,4 @@
-/** What both dialects need to make response parts. */
+/** What all adapters need to make response parts. */
 import type * as LanguageModelFace from "@understudy/core/LanguageModelFace"
 import * as LlmError from "@understudy/core/LlmError"
 import type * as Response from "effect/ai/Response"
@@ -6,7 +6,7 @@ import * as Tool from "effect/ai/Tool"
 import * as DateTime from "effect/DateTime"
 import * as Option from "effect/Option"
 import { present } from "./json.ts"
-import * as Wire from "./wire.ts"
+import * as Asked from "./asked.ts"
 
 type Part = LanguageModelFace.Part
 
@@ -63,7 +63,7 @@ export const usage = (said: {
 
 /** The parameters of a tool call. None at all are an empty object. */
 export const params = (
-  attempt: Wire.Attempt,
+  asked: Asked.Asked,
   json: string,
   cut: boolean,
 ): { readonly value: unknown } | LlmError.InvalidResponse => {
@@ -74,7 +74,7 @@ export const params = (
     const detail = cut
       ? "It reached its token limit inside the arguments of a tool call."
       : "The arguments of a tool call are not JSON."
-    return Wire.invalid(attempt, "content", detail, json)
+    return Asked.invalid(asked, "content", detail, json)
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * One request to a provider, and what comes back: the part that both adapters
+ * One request to a provider, and what comes back: what the adapters over HTTP
  * share. It retries nothing, and everything that can go wrong on the way is a
  * failure of the union.
  *
@@ -11,17 +11,14 @@
  *   of whatever a provider quotes, and failures of the transport are taken apart
  *   so that the request is not their cause.
  */
-import * as Call from "@understudy/core/Call"
-import * as Classifier from "@understudy/core/Classifier"
+import type * as Classifier from "@understudy/core/Classifier"
 import * as LanguageModelFace from "@understudy/core/LanguageModelFace"
 import * as LlmError from "@understudy/core/LlmError"
 import * as Provider from "@understudy/core/Provider"
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Random from "effect/Random"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as Headers from "effect/http/Headers"
 import * as HttpBody from "effect/http/HttpBody"
@@ -33,9 +30,10 @@ import * as Pull from "effect/Pull"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Asked from "./asked.ts"
+import { invalid, scrubbed } from "./asked.ts"
 import { parse } from "./json.ts"
 import * as Sse from "./sse.ts"
-import { Unsupported } from "./unsupported.ts"
 
 type Part = LanguageModelFace.Part
 type Failure = LlmError.ProviderFailure
@@ -50,30 +48,16 @@ export const maxAnswerBody = 32 * 1024 * 1024
 export type HeaderInput = Readonly<Record<string, string | Redacted.Redacted<string>>>
 
 /** Where requests go, and with what. */
-export interface Endpoint {
-  readonly name: string
-  readonly model: string
-  /** The dialect for the classifier, where it is known better than by the provider's name. */
-  readonly dialect: string | undefined
+export interface Endpoint extends Asked.Candidate {
   readonly url: string
   readonly headers: Readonly<Record<string, string>>
-  readonly apiKey: Redacted.Redacted<string> | undefined
   /** The header that carries the key. */
   readonly authorize: (key: string) => Readonly<Record<string, string>>
-  readonly parameters: Call.Parameters | undefined
 }
 
-/** One attempt: what holds for it alone. */
-export interface Attempt {
+/** One attempt over HTTP. */
+export interface Attempt extends Asked.Asked {
   readonly endpoint: Endpoint
-  readonly classifier: Classifier.Classifier
-  readonly subject: Classifier.Subject & { readonly model: string }
-  readonly key: string | undefined
-  readonly parameters: Call.Parameters
-  /** Milliseconds since 1970. */
-  readonly now: number
-  /** For ids of tool calls that the provider gives none. */
-  readonly seed: string
 }
 
 // ---------------------------------------------------------------------------
@@ -110,27 +94,6 @@ export const headers = (where: string, input: HeaderInput | undefined): Readonly
 // Failures
 // ---------------------------------------------------------------------------
 
-/** A failure's fields that say who. */
-export const who = ({ subject }: Attempt): { readonly provider: string; readonly model: string } => ({
-  provider: subject.provider,
-  model: subject.model,
-})
-
-/** An answer that is none (`protocol`), or not the one asked for (`content`). */
-export const invalid = (
-  attempt: Attempt,
-  kind: "protocol" | "content",
-  detail: string,
-  providerMessage?: string,
-): LlmError.InvalidResponse =>
-  LlmError.withEvidence(new LlmError.InvalidResponse({ ...who(attempt), kind, detail }), {
-    providerMessage: providerMessage === undefined ? undefined : scrubbed(attempt, providerMessage),
-  })
-
-/** The text of a provider without the key that it may quote. */
-export const scrubbed = ({ key }: Attempt, text: string): string =>
-  key === undefined || key.length < 6 ? text : text.replaceAll(key, "<redacted>")
-
 // The error of a client holds the request, and the request holds the key. Its
 // tag is left out too: a connection that breaks within a body is a `DecodeError`.
 const withoutRequest = (error: unknown): unknown => {
@@ -157,45 +120,11 @@ const orFailure =
 
 /** Reads what the caller overrides. Fails, before any network, with a key that no header can carry. */
 export const begin = (endpoint: Endpoint): Effect.Effect<Attempt, LlmError.AuthenticationFailed> =>
-  Effect.gen(function* () {
-    const overrides = yield* Call.CurrentOverrides
-    const classifier = yield* Classifier.Current
-    const now = yield* Clock.currentTimeMillis
-    const seed = yield* Random.nextIntBetween(0, 36 ** 6)
-    const credential = overrides.credential === undefined ? "operator" : "call"
-    const { dialect, model, name } = endpoint
-    const secret = overrides.credential ?? endpoint.apiKey
-    const key = secret === undefined ? undefined : Redacted.value(secret).trim()
-    if (key !== undefined && !/^[\x21-\x7e]+$/.test(key)) {
-      return yield* new LlmError.AuthenticationFailed({
-        provider: name,
-        model,
-        credential,
-        detail: key === "" ? "The key is empty." : "The key holds characters that no header can carry.",
-      })
-    }
-    return {
-      endpoint,
-      classifier,
-      subject: { provider: name, model, credential, now, ...(dialect === undefined ? {} : { dialect }) },
-      key,
-      parameters: Call.mergeParameters(endpoint.parameters, overrides.parameters) ?? {},
-      now,
-      seed: seed.toString(36),
-    }
-  })
+  Effect.map(Asked.begin(endpoint), (asked) => ({ ...asked, endpoint }))
 
 /** Builds a request's body, as text. What cannot be said in this dialect is `InvalidRequest`. */
 export const build = (attempt: Attempt, body: () => unknown): Effect.Effect<string, LlmError.InvalidRequest> =>
-  Effect.suspend(() => {
-    try {
-      return Effect.succeed(JSON.stringify(body()))
-    } catch (cause) {
-      const detail =
-        cause instanceof Unsupported ? cause.detail : "The request holds something that cannot be written as JSON."
-      return Effect.fail(LlmError.withEvidence(new LlmError.InvalidRequest({ ...who(attempt), detail }), { cause }))
-    }
-  })
+  Asked.build(attempt, () => JSON.stringify(body()))
 
 const secretHeaders = ["authorization", "x-api-key", "api-key", "x-goog-api-key"]
 

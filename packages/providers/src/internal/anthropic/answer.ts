@@ -3,11 +3,12 @@ import type * as Classifier from "@understudy/core/Classifier"
 import type * as LanguageModelFace from "@understudy/core/LanguageModelFace"
 import type { ProviderFailure } from "@understudy/core/LlmError"
 import type * as Response from "effect/ai/Response"
+import * as Asked from "../asked.ts"
 import { count, isObject, isSet, list, object, parse, present, text } from "../json.ts"
 import type { Obj } from "../json.ts"
 import * as Parts from "../parts.ts"
 import type { Event } from "../sse.ts"
-import * as Wire from "../wire.ts"
+import type * as Wire from "../wire.ts"
 
 /** What an answer is read with. */
 export interface Context {
@@ -97,7 +98,7 @@ export const parts = (context: Context, value: unknown): ReadonlyArray<Response.
         const name = text(block["name"])
         const id = text(block["id"])
         if (name === undefined || id === undefined) {
-          return Wire.invalid(attempt, "content", "It calls a tool without a name or an id.")
+          return Asked.invalid(attempt, "content", "It calls a tool without a name or an id.")
         }
         const { input } = block
         const params = Parts.params(attempt, JSON.stringify(input ?? {}), message["stop_reason"] === "max_tokens")
@@ -121,7 +122,7 @@ export const parts = (context: Context, value: unknown): ReadonlyArray<Response.
 // Known to happen after the results of tools. An answer that was cut or paused may be empty.
 const isEnd = (reason: Response.FinishReason): boolean => reason === "stop" || reason === "unknown"
 
-const noContent = (attempt: Wire.Attempt) => Wire.invalid(attempt, "protocol", "It holds no content at all.")
+const noContent = (attempt: Wire.Attempt) => Asked.invalid(attempt, "protocol", "It holds no content at all.")
 
 // ---------------------------------------------------------------------------
 // Events
@@ -187,7 +188,7 @@ export class Decoder implements Wire.Decoder {
         {
           where: "sse-event",
           headers: this.headers,
-          body: Wire.scrubbed(attempt, data),
+          body: Asked.scrubbed(attempt, data),
           ...present({ event: name }),
         },
         attempt.subject,
@@ -195,7 +196,7 @@ export class Decoder implements Wire.Decoder {
     }
     if (value === undefined) {
       // The last event may be cut.
-      return last ? undefined : Wire.invalid(attempt, "protocol", "An event of its stream is not JSON.", data)
+      return last ? undefined : Asked.invalid(attempt, "protocol", "An event of its stream is not JSON.", data)
     }
     return isObject(value) ? this.read(value, out) : undefined
   }
@@ -270,7 +271,7 @@ export class Decoder implements Wire.Decoder {
         const name = text(block["name"])
         const id = text(block["id"])
         if (name === undefined || id === undefined) {
-          return Wire.invalid(attempt, "content", "It calls a tool without a name or an id.")
+          return Asked.invalid(attempt, "content", "It calls a tool without a name or an id.")
         }
         // The input comes in deltas; only what is there without any stands in the block itself.
         const { input } = block

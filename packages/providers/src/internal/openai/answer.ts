@@ -3,11 +3,12 @@ import type * as Classifier from "@understudy/core/Classifier"
 import type * as LanguageModelFace from "@understudy/core/LanguageModelFace"
 import type { ProviderFailure } from "@understudy/core/LlmError"
 import type * as Response from "effect/ai/Response"
+import * as Asked from "../asked.ts"
 import { count, isObject, isSet, list, object, parse, present, text } from "../json.ts"
 import type { Obj } from "../json.ts"
 import * as Parts from "../parts.ts"
 import type { Event } from "../sse.ts"
-import * as Wire from "../wire.ts"
+import type * as Wire from "../wire.ts"
 
 /** What an answer is read with. */
 export interface Context {
@@ -111,7 +112,7 @@ export const parts = (context: Context, value: unknown): ReadonlyArray<Response.
   const { attempt, origin, recode } = context
   const answer = object(value)
   const choice = choiceOf(answer)
-  if (choice === undefined) return Wire.invalid(attempt, "protocol", "It holds no choice at all.")
+  if (choice === undefined) return Asked.invalid(attempt, "protocol", "It holds no choice at all.")
   const message = object(choice["message"])
   const finish = text(choice["finish_reason"])
   const content = contentOf(message)
@@ -121,7 +122,7 @@ export const parts = (context: Context, value: unknown): ReadonlyArray<Response.
   const calls = list(message["tool_calls"]).filter(isObject)
   for (const [index, call] of calls.entries()) {
     const name = text(object(call["function"])["name"])
-    if (name === undefined) return Wire.invalid(attempt, "content", "It calls a tool without a name.")
+    if (name === undefined) return Asked.invalid(attempt, "content", "It calls a tool without a name.")
     const params = Parts.params(attempt, argumentsOf(call), finish === "length")
     if (Parts.isFailure(params)) return params
     out.push({ type: "tool-call", id: text(call["id"]) ?? idOf(attempt, index), name, params: params.value })
@@ -181,7 +182,7 @@ export class Decoder implements Wire.Decoder {
     const { attempt } = this.context
     if (data.trim() === "[DONE]") {
       this.done = true
-      return this.begun ? this.close(out) : Wire.invalid(attempt, "protocol", "Its stream ended without any choice.")
+      return this.begun ? this.close(out) : Asked.invalid(attempt, "protocol", "Its stream ended without any choice.")
     }
     const value = parse(data)
     if (name === "error" || isErrorEvent(value)) {
@@ -189,7 +190,7 @@ export class Decoder implements Wire.Decoder {
         {
           where: "sse-event",
           headers: this.headers,
-          body: Wire.scrubbed(attempt, data),
+          body: Asked.scrubbed(attempt, data),
           ...present({ event: name }),
         },
         attempt.subject,
@@ -199,7 +200,7 @@ export class Decoder implements Wire.Decoder {
       // The last event may be cut, and events of other names are nobody's business.
       return last || (name !== undefined && name !== "message")
         ? undefined
-        : Wire.invalid(attempt, "protocol", "An event of its stream is not JSON.", data)
+        : Asked.invalid(attempt, "protocol", "An event of its stream is not JSON.", data)
     }
     return isObject(value) ? this.chunk(value, out) : undefined
   }
@@ -211,7 +212,7 @@ export class Decoder implements Wire.Decoder {
     const choice = choiceOf(value)
     if (choice === undefined) return undefined
     if (isSet(choice["error"])) {
-      const body = Wire.scrubbed(attempt, JSON.stringify(choice))
+      const body = Asked.scrubbed(attempt, JSON.stringify(choice))
       return attempt.classifier.classify({ where: "sse-event", headers: this.headers, body }, attempt.subject)
     }
     this.begun = true
@@ -245,7 +246,7 @@ export class Decoder implements Wire.Decoder {
     if (open !== undefined && id !== undefined && id !== open.id && name !== undefined) key = `${key} ${id}`
     let call = this.calls.get(key)
     if (call === undefined) {
-      if (name === undefined) return Wire.invalid(attempt, "content", "It calls a tool without a name.")
+      if (name === undefined) return Asked.invalid(attempt, "content", "It calls a tool without a name.")
       this.blocks.close(out)
       call = { id: id ?? idOf(attempt, this.calls.size), name, arguments: "" }
       this.calls.set(key, call)
