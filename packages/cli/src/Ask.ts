@@ -32,9 +32,7 @@ export const ask = <R>(
     if (!options.json) Output.text(Output.plain(text))
   }
   const asked = options.stream
-    ? Stream.runForEach(model.stream(request), (part) =>
-        Effect.sync(() => say(LanguageModelFace.languageModelFace.partText(part))),
-      )
+    ? Stream.runForEach(model.stream(request), (part) => Effect.sync(() => say(LanguageModelFace.partText(part))))
     : Effect.map(model.generate(request), (answer) => say(LanguageModelFace.text(answer)))
   return asked.pipe(
     Effect.tap(() => Effect.sync(() => say("\n"))),

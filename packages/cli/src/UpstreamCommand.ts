@@ -47,7 +47,7 @@ export const command = Command.make(
       return yield* Output.userError(`--port: expected a number from 0 to 65535, got ${port}.`)
     }
     const steps = yield* Option.match(script, { onNone: () => Effect.succeed([]), onSome: readScript })
-    yield* Effect.scoped(
+    return yield* Effect.scoped(
       Effect.gen(function* () {
         const upstream = yield* Upstream.make({
           port,

@@ -63,8 +63,8 @@ export interface Overrides {
   readonly deadline?: Duration.Input | undefined
   readonly timeouts?: Timeouts | undefined
   readonly parameters?: Parameters | undefined
-  /** A key that is used instead of the configured one. */
-  readonly credential?: Redacted.Redacted<string> | undefined
+  /** Keys that are used instead of the configured ones, by the candidate's name. */
+  readonly credentials?: Readonly<Record<string, Redacted.Redacted<string>>> | undefined
   /** Only these candidates may be asked, by name; those inside a composition among them. */
   readonly pin?: ReadonlyArray<string> | undefined
   /** These candidates are not asked, by name. */
@@ -79,6 +79,7 @@ const merge = (a: Overrides, b: Overrides): Overrides => ({
   ...b,
   timeouts: b.timeouts === undefined ? a.timeouts : { ...a.timeouts, ...b.timeouts },
   parameters: mergeParameters(a.parameters, b.parameters),
+  credentials: b.credentials === undefined ? a.credentials : { ...a.credentials, ...b.credentials },
 })
 
 /** Parameters where those on the right win, field by field. */
@@ -110,8 +111,18 @@ export const withTimeouts =
 /** Other parameters of the model for the calls in an effect, field by field. */
 export const withParameters = (parameters: Parameters) => set({ parameters })
 
-/** Another key for the calls in an effect. Its failures say nothing about the provider's health. */
-export const withCredential = (credential: Redacted.Redacted<string>) => set({ credential })
+/**
+ * A key of the call's own for one candidate, by its name. The others keep theirs, so no key goes to a provider that it is
+ * not for; `pin` the candidate if nobody else may answer. Failures about it say nothing about the provider's health.
+ */
+export const withCredential = (candidate: string, key: Redacted.Redacted<string>) =>
+  set({ credentials: { [candidate]: key } })
+
+/** The key that the call brings for a candidate. For adapters. */
+export const credentialFor = (overrides: Overrides, candidate: string): Redacted.Redacted<string> | undefined =>
+  overrides.credentials !== undefined && Object.hasOwn(overrides.credentials, candidate)
+    ? overrides.credentials[candidate]
+    : undefined
 
 /** Only these candidates may be asked, by name. */
 export const pin = (...names: ReadonlyArray<string>) => set({ pin: names })

@@ -334,7 +334,8 @@ export const make = <
   const listed = entriesOf(candidates)
   const entries = listed.filter((entry) => entry.enabled)
   const all = listed.map((entry) => entry.provider)
-  const name = o.name ?? all.map((provider) => provider.name).join(" | ")
+  const asked = (entries.length === 0 ? listed : entries).map((entry) => entry.provider)
+  const name = o.name ?? asked.map((provider) => provider.name).join(" | ")
   const patience = millis(o.patience, "2 seconds")
   const maxAttempts = o.maxAttempts ?? 6
   const whenFiltered = o.whenFiltered ?? "stop"
@@ -369,7 +370,7 @@ export const make = <
   const first = all[0]!
   const provider: unknown = fromParts<Any, unknown, unknown>({
     name,
-    model: [...new Set(all.map((p) => p.model))].join(" | "),
+    model: [...new Set(asked.map((p) => p.model))].join(" | "),
     face: first.face,
     generate: (request, record) => course(record, "generate", (p) => p.generate(request)),
     open: (request, scope, record) =>

@@ -180,6 +180,9 @@ export const request = (
   incrementalPrompt: undefined,
 })
 
+/** The text of a part of a stream: that of a text delta, else nothing. */
+export const partText = (part: Part): string => (part.type === "text-delta" ? part.delta : "")
+
 /** The face of language models. */
 export const languageModelFace: LanguageModelFace = {
   name: "language model",
@@ -187,5 +190,5 @@ export const languageModelFace: LanguageModelFace = {
   judge,
   inspect,
   text,
-  partText: (part) => (part.type === "text-delta" ? part.delta : ""),
+  partText,
 }

@@ -40,7 +40,13 @@ import * as Failover from "./Failover.ts"
 import * as History from "./History.ts"
 import { type LanguageModelFace, languageModelFace } from "./LanguageModelFace.ts"
 import { checked, InvalidOptions } from "./internal/options.ts"
-import type { DeadlineExceeded } from "./internal/llmError.ts"
+import type {
+  AllProvidersFailed,
+  ContentFiltered,
+  ContextLengthExceeded,
+  DeadlineExceeded,
+  InvalidRequest,
+} from "./internal/llmError.ts"
 import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./internal/provider.ts"
 import { isProvider } from "./internal/provider.ts"
 import * as Retry from "./Retry.ts"
@@ -134,6 +140,9 @@ export const make = <
   const bounded: unknown = o.deadline === false ? failover : failover.pipe(Timeouts.deadline(o.deadline))
   return bounded as ReturnType<typeof make<C, Rest>>
 }
+
+/** The failures that leave a composition of adapters before the commit point, for the types of services. */
+export type Failure = AllProvidersFailed | ContentFiltered | ContextLengthExceeded | DeadlineExceeded | InvalidRequest
 
 /** All state that a composition needs, in memory: the circuits. */
 export const layer: Layer<CircuitBreaker.Circuits> = CircuitBreaker.layer

@@ -105,7 +105,7 @@ describe("Failover", () => {
           "b2: Overloaded",
           "c: Overloaded",
         ])
-        assert.strictEqual(all.provider, "a | off | b1 | b2 | c")
+        assert.strictEqual(all.provider, "a | b1 | b2 | c")
       }
     }),
   )

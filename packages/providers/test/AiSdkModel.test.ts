@@ -907,7 +907,7 @@ describe("AiSdkModel and a key of the call", () => {
       const provider = AiSdkModel.make({ model })
       for (const run of [provider.generate(request), Stream.runDrain(provider.stream(request))]) {
         const failure = yield* Effect.flip(run as Effect.Effect<unknown, LlmError.LlmError>).pipe(
-          Call.withCredential(Redacted.make("sk-of-the-call")),
+          Call.withCredential(provider.name, Redacted.make("sk-of-the-call")),
         )
         assert.strictEqual(failure._tag, "InvalidRequest")
         assert.match(failure.message, /withCredential/)
@@ -933,7 +933,7 @@ describe("AiSdkModel and a key of the call", () => {
           },
         })
         const failure = yield* Effect.flip(provider.generate(request)).pipe(
-          Call.withCredential(Redacted.make(` ${key}\n`)),
+          Call.withCredential(provider.name, Redacted.make(` ${key}\n`)),
         )
         if (failure._tag === "AuthenticationFailed") assert.strictEqual(failure.credential, "call")
         const evidence = [failure.providerMessage, failure.cause].map((e) =>
@@ -955,7 +955,9 @@ describe("AiSdkModel and a key of the call", () => {
           throw new AiSdk.LoadAPIKeyError({ message: "no" })
         },
       })
-      const failure = yield* Effect.flip(provider.generate(request)).pipe(Call.withCredential(Redacted.make("sk-call")))
+      const failure = yield* Effect.flip(provider.generate(request)).pipe(
+        Call.withCredential(provider.name, Redacted.make("sk-call")),
+      )
       assert.strictEqual(failure._tag, "AuthenticationFailed")
     }),
   )

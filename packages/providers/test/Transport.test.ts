@@ -264,11 +264,11 @@ describe("the key", () => {
         const own = yield* Effect.flip(model.generate(request))
         assert.isTrue(LlmError.is("AuthenticationFailed")(own) && own.credential === "operator")
         const called = yield* Effect.flip(model.generate(request)).pipe(
-          Call.withCredential(Redacted.make(" sk-of-the-call\n")),
+          Call.withCredential(model.name, Redacted.make(" sk-of-the-call\n")),
         )
         assert.isTrue(LlmError.is("AuthenticationFailed")(called) && called.credential === "call")
         const streamed = yield* Effect.flip(
-          Stream.runDrain(model.stream(request)).pipe(Call.withCredential(Redacted.make("sk-of-the-call"))),
+          Stream.runDrain(model.stream(request)).pipe(Call.withCredential(model.name, Redacted.make("sk-of-the-call"))),
         )
         assert.isTrue(LlmError.is("AuthenticationFailed")(streamed) && streamed.credential === "call")
       }
@@ -289,7 +289,9 @@ describe("the key", () => {
       const { asked, layer } = transport(answer)
       const model = OpenAiChat.make({ model: "m", apiKey, headers: { Authorization: Redacted.make("Custom own") } })
       yield* model.generate(request).pipe(Effect.provide(layer))
-      yield* model.generate(request).pipe(Call.withCredential(Redacted.make("sk-call")), Effect.provide(layer))
+      yield* model
+        .generate(request)
+        .pipe(Call.withCredential(model.name, Redacted.make("sk-call")), Effect.provide(layer))
       assert.deepStrictEqual(
         asked.map(({ headers }) => headers["authorization"]),
         ["Custom own", "Bearer sk-call"],

@@ -1000,7 +1000,9 @@ const checksOf = <R>(): Checks<R> => ({
     Effect.gen(function* () {
       const stage = yield* bench.start(Upstream.status(401), { recordCredentials: true })
       for (const mode of modes) {
-        const { failure } = yield* stage.ask(mode).pipe(Call.withCredential(Redacted.make(plantedOfCall)))
+        const { failure } = yield* stage
+          .ask(mode)
+          .pipe(Call.withCredential(stage.model.name, Redacted.make(plantedOfCall)))
         const { headers } = yield* stage.wire
         yield* stage.equal(wires[stage.dialect].key(headers), plantedOfCall, "the key of the call on the wire")
         if (failure?._tag !== "AuthenticationFailed") {

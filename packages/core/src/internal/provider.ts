@@ -365,8 +365,20 @@ export const provideContext =
  */
 export const Service =
   <Self, P extends AnyProvider>() =>
-  <const Id extends string>(id: Id) =>
-    ContextModule.Service<Self, P>()(id)
+  <const Id extends string>(id: Id) => {
+    const service = ContextModule.Service<Self, P>()(id)
+    return Object.assign(service, {
+      /** The layer of a provider of this type; it takes what the provider needs. */
+      layer: <F extends FaceOf<P>, E extends ErrorOf<P>, R>(provider: Provider<F, E, R>): Layer.Layer<Self, never, R> =>
+        Layer.effect(service)(
+          Effect.map(Effect.context<R>(), (context) => {
+            // Without requirements of its own, it is of the service's type or leaves less.
+            const provided: unknown = provideContext(context)(provider)
+            return provided as P
+          }),
+        ),
+    })
+  }
 
 /** A layer for a provider's service. */
 export const layer = <I, P extends AnyProvider>(service: ContextModule.Key<I, P>, provider: P): Layer.Layer<I> =>

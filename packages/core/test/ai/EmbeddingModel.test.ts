@@ -107,7 +107,7 @@ describe("Embedding models", () => {
       const { provider, requests } = embedder("a", lengths)
       yield* Effect.gen(function* () {
         const model = yield* EmbeddingModel.EmbeddingModel
-        const as = (key: string) => Call.withCredential(Redacted.make(key))
+        const as = (key: string) => Call.withCredential("a", Redacted.make(key))
         yield* Effect.all([as("one")(model.embed("a")), as("two")(model.embed("bb"))], { concurrency: "unbounded" })
       }).pipe(Effect.provide(EmbeddingModelLayer.layer(provider)))
       assert.deepStrictEqual(requests, [["a"], ["bb"]])

@@ -40,9 +40,10 @@ export const begin = (candidate: Candidate): Effect.Effect<Asked, LlmError.Authe
     const classifier = yield* Classifier.Current
     const now = yield* Clock.currentTimeMillis
     const seed = yield* Random.nextIntBetween(0, 36 ** 6)
-    const credential = overrides.credential === undefined ? "operator" : "call"
     const { dialect, model, name } = candidate
-    const secret = overrides.credential ?? candidate.apiKey
+    const own = Call.credentialFor(overrides, name)
+    const credential = own === undefined ? "operator" : "call"
+    const secret = own ?? candidate.apiKey
     const key = secret === undefined ? undefined : Redacted.value(secret).trim()
     if (key !== undefined && !/^[\x21-\x7e]+$/.test(key)) {
       return yield* new LlmError.AuthenticationFailed({
