@@ -6,6 +6,8 @@ const project = (name: string, root: string) => ({
 
 export default defineConfig({
   test: {
+    // Most of the time goes into waiting for sockets and processes, so two workers pay on two cores.
+    maxWorkers: 2,
     projects: [
       project("core", "packages/core"),
       project("providers", "packages/providers"),
