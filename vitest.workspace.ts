@@ -1,7 +1,12 @@
 import { defineConfig } from "vitest/config"
 
 const project = (name: string, root: string) => ({
-  test: { name, root, include: ["test/**/*.test.ts"], exclude: ["test/**/*.deep.test.ts"], testTimeout: 20_000 },
+  test: {
+    name,
+    root,
+    include: ["test/**/*.test.ts"],
+    testTimeout: process.env["UNDERSTUDY_DEEP"] === "1" ? 600_000 : 20_000,
+  },
 })
 
 export default defineConfig({

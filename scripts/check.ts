@@ -3,7 +3,7 @@
  * tests too), Effect's own diagnostics, and tests. Stops at the first step that
  * fails, and prints totals.
  *
- * `--deep` also runs the long tests, those in `*.deep.test.ts`.
+ * `--deep` runs the random tests at ten times their length.
  */
 import { spawnSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
@@ -83,7 +83,7 @@ for (const [name, command, ...args] of steps) {
 const counted = totals()
 rmSync(report, { recursive: true, force: true })
 const skipped = (counted?.numPendingTests ?? 0) + (counted?.numTodoTests ?? 0)
-if (skipped > 0) say(`\n${skipped} tests were skipped; each says why above.`)
+if (skipped > 0) say(`\n${skipped} tests were skipped.`)
 if (failed === undefined && skipped > 0 && process.env["CI"] === "true") {
   say("On CI no test may be skipped.")
   failed = "tests"

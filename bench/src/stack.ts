@@ -20,7 +20,7 @@ import {
   TimeoutStrategy,
   wrap,
 } from "cockatiel"
-import { CircuitBreaker, Failover, Provider, Retry, Timeouts, Understudy } from "@understudy/core"
+import { CircuitBreaker, Provider, Retry, Timeouts, Understudy } from "@understudy/core"
 
 const leaf = async (): Promise<number> => 42
 
@@ -81,8 +81,6 @@ const effects = Effect.gen(function* () {
     "understudy: the same with failover and deadline": yield* timeEffect(whole.generate()),
   }
 }).pipe(Effect.scoped, Effect.provide([StockBreaker.layerStoreMemory(), Understudy.layer]))
-
-void Failover
 
 const results = {
   "bare async function": await timePromise(leaf),

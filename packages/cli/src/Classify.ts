@@ -3,7 +3,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
-import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
@@ -63,20 +62,23 @@ const explain = (seen: Seen, now: number): Classifier.Explained =>
 
 const decodeSeen = Schema.decodeUnknownEffect(Schema.fromJsonString(Seen))
 
-/** One line in, one object out. */
-const classifyLine = (line: string, number: number, from: string) =>
+/** One line in, one object out; a line that cannot be read is told on stderr, and gives false. */
+const classifyLine = (line: string, number: number, from: string): Effect.Effect<boolean> =>
   Effect.gen(function* () {
-    const seen = yield* decodeSeen(line).pipe(
-      Effect.mapError((error) => Output.userError(`${from}, line ${number}: ${error.message}`, error)),
-    )
+    const seen = yield* Effect.result(decodeSeen(line))
+    if (seen._tag === "Failure") {
+      Output.note(Output.plain(`${from}, line ${number}: ${seen.failure.message}`))
+      return false
+    }
     const now = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
-    const { failure } = explain(seen, now)
+    const { failure } = explain(seen.success, now)
     Output.json({
-      id: seen.id ?? null,
+      id: seen.success.id ?? null,
       tag: failure._tag,
       retryable: failure.retryable,
       retryAfterMs: failure.retryAfter === undefined ? null : Math.ceil(Duration.toMillis(failure.retryAfter)),
     })
+    return true
   })
 
 const fromLines = <E>(bytes: Stream.Stream<Uint8Array, E>, from: string) =>
@@ -84,9 +86,18 @@ const fromLines = <E>(bytes: Stream.Stream<Uint8Array, E>, from: string) =>
     Stream.decodeText,
     Stream.splitLines,
     Stream.zipWithIndex,
-    Stream.runForEach(([line, index]) => (line.trim() === "" ? Effect.void : classifyLine(line, index + 1, from))),
-    Effect.mapError((error) =>
-      Predicate.hasProperty(error, "userMessage") ? error : Output.userError(`${from}: cannot be read.`, error),
+    Stream.mapEffect(([line, index]) =>
+      line.trim() === "" ? Effect.succeed(true) : classifyLine(line, index + 1, from),
+    ),
+    Stream.runFold(
+      () => 0,
+      (unread, read) => (read ? unread : unread + 1),
+    ),
+    Effect.mapError((error) => Output.userError(`${from}: cannot be read.`, error)),
+    Effect.flatMap((unread) =>
+      unread === 0
+        ? Effect.void
+        : Effect.fail(Output.userError(`${from}: ${unread} ${unread === 1 ? "line" : "lines"} could not be read.`)),
     ),
   )
 
@@ -135,6 +146,9 @@ export const command = Command.make(
     ),
   },
   Effect.fnUntraced(function* ({ body, file, header, provider, status, where }) {
+    if (Option.isSome(status) && (status.value < 100 || status.value > 599)) {
+      return yield* Output.userError(`--status: expected a number from 100 to 599, got ${status.value}.`)
+    }
     const one = Option.isSome(status) || Option.isSome(body) || header.length > 0 || Option.isSome(where)
     if (one) {
       if (Option.isSome(file)) {

@@ -240,8 +240,11 @@ describe("understudy classify", () => {
 
   it.live("names the line that it cannot read", () =>
     Effect.gen(function* () {
-      const ran = yield* run(["classify"], { input: '{"id":1,"provider":"openai","status":"high"}\n' })
+      const good = '{"id":2,"provider":"openai","status":401,"headers":{},"body":"","where":"http"}'
+      const ran = yield* run(["classify"], { input: `{"id":1,"provider":"openai","status":"high"}\n${good}\n` })
       assert.strictEqual(ran.status, 1)
+      // Nothing is lost: the lines behind it are classified.
+      assert.deepStrictEqual(JSON.parse(ran.stdout).tag, "AuthenticationFailed")
       assert.match(ran.stderr, /stdin, line 1/)
       assert.match(ran.stderr, /status/)
       const nowhere = yield* run(["classify", "/nowhere/failures.jsonl"])

@@ -18,6 +18,7 @@ import * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import { checked, DurationInput } from "./internal/options.ts"
 import type { DeadlineExceeded, TimedOut } from "./internal/llmError.ts"
 
 /**
@@ -100,7 +101,7 @@ const set =
 export const withDeadline =
   (deadline: Duration.Input) =>
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | DeadlineExceeded, R> =>
-    set({ deadline })(self)
+    set({ deadline: checked("Call.withDeadline", DurationInput, deadline) })(self)
 
 /** Other clocks for the calls in an effect. Adds `TimedOut`. */
 export const withTimeouts =

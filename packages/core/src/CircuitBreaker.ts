@@ -16,6 +16,9 @@
  *   ends, at most `maxHint`. A shorter one only counts. A circuit that its
  *   threshold tripped stays open for the longer of `openFor` and the hint.
  * - A stream is judged by its end, not by its first part.
+ * - Calls that bring a key of their own (`Call.withCredential`) have a circuit of
+ *   their own, to which rate limits, quotas and refused keys say nothing: one
+ *   user's account does not take the provider away from the others.
  * - The outcome of a call that was admitted before the circuit changed its
  *   state changes nothing.
  * - The attempt's clocks always run inside the breaker, in whichever order
@@ -38,6 +41,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
+import { credentialFor } from "./Call.ts"
 import type { Any, Hidden, Part } from "./Face.ts"
 import { type Admission, circuitOpen, tellState } from "./internal/attempt.ts"
 import { Breaker, type Numbers, type Outcome, type State } from "./internal/breaker.ts"
@@ -143,8 +147,9 @@ const admissionOf = (key: string, policy: Numbers, classify: ((error: unknown) =
   return {
     key,
     classify,
-    circuit: (context) => {
+    circuit: (context, ownKey) => {
       const circuits = Context.getUnsafe(context as Context.Context<Circuits>, Circuits)
+      if (ownKey) return circuits.get(`${key}#call`, policy)
       if (circuit === undefined || circuits !== known) {
         known = circuits
         circuit = circuits.get(key, policy)
@@ -174,7 +179,7 @@ const with_ = (options: With = {}): Policy<CircuitOpen, Circuits> => {
   return <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E | CircuitOpen, R | Circuits> => {
     const admission = admissionOf(key ?? `${self.name}/${self.model}`, policy, classify)
     const peek = (context: Context.Context<never>, record: CallRecord, at: number): Readiness | undefined => {
-      const circuit = admission.circuit(context)
+      const circuit = admission.circuit(context, credentialFor(record.overrides, self.name) !== undefined)
       return {
         ready: circuit.ready(at),
         rejection: () => {

@@ -351,7 +351,10 @@ export const make = (rules: ReadonlyArray<Rule> = []): Classifier => {
   }
 
   const spoken = (facts: Facts): Verdict | undefined =>
-    firstOf([rules, Rules.dialects[facts.dialect] ?? [], Rules.said], facts)
+    firstOf(
+      [rules, Object.hasOwn(Rules.dialects, facts.dialect) ? (Rules.dialects[facts.dialect] ?? []) : [], Rules.said],
+      facts,
+    )
 
   const look = (
     body: unknown,

@@ -135,13 +135,21 @@ const flatten = (failures: ReadonlyArray<LlmError>): ReadonlyArray<LlmError> =>
 const hintMillis = (failure: LlmError): number =>
   failure.retryAfter === undefined ? Infinity : Duration.toMillis(failure.retryAfter)
 
-/** Every candidate failed: the failures of all attempts, the least hint, retryable if one of them is. */
-const allFailed = (name: string, failures: ReadonlyArray<LlmError>): AllProvidersFailed => {
-  const least = Math.min(...failures.map(hintMillis))
+/**
+ * Every candidate failed: the failures of all attempts; and, of what each candidate ended with, the least hint, and
+ * retryable if one of them is.
+ */
+const allFailed = (
+  name: string,
+  failures: ReadonlyArray<LlmError>,
+  ends: ReadonlyArray<LlmError>,
+  modes: FailureMode.Table,
+): AllProvidersFailed => {
+  const least = Math.min(...ends.map(hintMillis))
   return new AllProvidersFailed({
     provider: name,
     failures,
-    retryable: failures.some((failure) => failure.retryable),
+    retryable: ends.some((failure) => FailureMode.retryable(failure, modes)),
     ...(least === Infinity ? {} : { retryAfter: Duration.millis(least) }),
   })
 }
@@ -169,14 +177,19 @@ const fieldsOf = <E extends LlmError>(failure: E): E => ({ ...failure })
 const notAsked: ReadonlySet<LlmError["_tag"]> = new Set(["CircuitOpen", "CapacityExceeded"])
 
 /** What leaves, of the failures of all attempts, and of those that each candidate ended with. */
-const conclude = (name: string, failures: ReadonlyArray<LlmError>, ends: ReadonlyArray<LlmError>): LlmError => {
+const conclude = (
+  name: string,
+  failures: ReadonlyArray<LlmError>,
+  ends: ReadonlyArray<LlmError>,
+  modes: FailureMode.Table,
+): LlmError => {
   const all = flatten(failures)
   const special = all.find((f) => f._tag === "ContextLengthExceeded" || f._tag === "ContentFiltered")
   if (special !== undefined) return attach(special, all)
   const asked = ends.filter((f) => !notAsked.has(f._tag))
   const [first] = asked
   if (first?._tag === "InvalidRequest" && asked.every((f) => f._tag === "InvalidRequest")) return attach(first, all)
-  return allFailed(name, all)
+  return allFailed(name, all, ends, modes)
 }
 
 type Kind = "generate" | "stream"
@@ -193,7 +206,7 @@ class Course {
   private readonly reject: (entry: Entry) => unknown
   private readonly failuresBefore: number
   /** What a failover around this one lends. */
-  private readonly outer: Pick<CallRecord, "alternatives" | "alternativeNeeds">
+  private readonly outer: Pick<CallRecord, "alternatives" | "alternativeNeeds" | "patience" | "maxAttempts">
   private smallestWindow = 0
   /** What each candidate ended with. */
   private readonly ends: Array<LlmError> = []
@@ -205,6 +218,7 @@ class Course {
     name: string,
     whenFiltered: "stop" | "next",
     run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>,
+    bounds: { readonly patience: number; readonly maxAttempts: number },
     look: (entry: Entry) => ReturnType<typeof peek>,
   ) {
     this.entries = entries
@@ -216,7 +230,10 @@ class Course {
     this.isReady = (entry) => look(entry)?.ready ?? true
     this.reject = (entry) => look(entry)?.rejection()
     this.failuresBefore = record.failures.length
-    this.outer = { alternatives: record.alternatives, alternativeNeeds: record.alternativeNeeds }
+    const { alternativeNeeds, alternatives, maxAttempts, patience } = record
+    this.outer = { alternatives, alternativeNeeds, patience, maxAttempts }
+    record.patience = Math.min(patience, bounds.patience)
+    record.maxAttempts = Math.min(maxAttempts, record.attempts + bounds.maxAttempts)
   }
 
   /** Asks from this candidate on. */
@@ -239,7 +256,10 @@ class Course {
       if (!this.fits(entry)) continue
       if (this.isReady(entry)) return index
       const rejection = this.reject(entry)
-      if (isLlmError(rejection)) this.record.failures.push(rejection)
+      if (isLlmError(rejection)) {
+        this.record.failures.push(rejection)
+        this.ends.push(rejection)
+      }
     }
     return undefined
   }
@@ -260,10 +280,8 @@ class Course {
     const rest = entries.slice(index + 1)
     const ready = (entry: Entry): boolean => this.fits(entry) && this.isReady(entry)
     record.alternatives = () => rest.reduce((n, entry) => (ready(entry) ? n + 1 : n), alternatives())
-    record.alternativeNeeds = () => {
-      const next = rest.find(ready)
-      return next === undefined ? alternativeNeeds() : need(next.provider, kind)
-    }
+    record.alternativeNeeds = () =>
+      rest.reduce((sum, entry) => (ready(entry) ? sum + need(entry.provider, kind) : sum), alternativeNeeds())
   }
 
   private after(index: number, entry: Entry, error: LlmError): Effect.Effect<unknown, unknown, unknown> {
@@ -288,11 +306,12 @@ class Course {
   }
 
   private conclude(): LlmError {
-    return conclude(this.name, this.taken(), this.ends)
+    return conclude(this.name, this.taken(), this.ends, this.record.modes)
   }
 
-  /** The failures since this failover began. They go into what leaves it, and so out of the record. */
+  /** The failures since this failover began. They go into what leaves it, and so out of the record, as do its bounds. */
   private taken(): ReadonlyArray<LlmError> {
+    Object.assign(this.record, this.outer)
     return this.record.failures.splice(this.failuresBefore)
   }
 
@@ -345,9 +364,7 @@ export const make = <
     kind: Kind,
     run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>,
   ): Effect.Effect<unknown, unknown, unknown> =>
-    Effect.withFiber((fiber) => {
-      record.patience = patience
-      record.maxAttempts = maxAttempts
+    Effect.withFiber(({ context }) => {
       const { exclude } = record.overrides
       // Whoever pins this composition by its name leaves it the choice among its candidates.
       const pin = record.overrides.pin?.includes(name) === true ? undefined : record.overrides.pin
@@ -359,8 +376,8 @@ export const make = <
                 (pin === undefined || namesOf(provider).some((inside) => pin.includes(inside))) &&
                 !(exclude?.includes(provider.name) ?? false),
             )
-      return new Course(allowed, record, kind, name, whenFiltered, run, (entry) =>
-        peek(entry.provider, fiber.context, record, record.now()),
+      return new Course(allowed, record, kind, name, whenFiltered, run, { patience, maxAttempts }, (entry) =>
+        peek(entry.provider, context, record, record.now()),
       ).from(0)
     })
 
@@ -382,11 +399,12 @@ export const make = <
         ? undefined
         : {
             ready,
-            rejection: () =>
-              allFailed(
-                name,
-                entries.map((entry) => peek(entry.provider, context, record, now)?.rejection()).filter(isLlmError),
-              ),
+            rejection: () => {
+              const rejections = entries
+                .map((entry) => peek(entry.provider, context, record, now)?.rejection())
+                .filter(isLlmError)
+              return allFailed(name, rejections, rejections, record.modes)
+            },
           }
     },
     need: (kind) => entries.reduce((sum, entry) => sum + need(entry.provider, kind), 0),

@@ -371,5 +371,7 @@ export const httpStatus = (failure: LlmError, self: Table = table): number =>
 
 const sharedStatus = (failures: ReadonlyArray<LlmError>, modes: Table): number => {
   const [first] = failures
-  return first !== undefined && failures.every((f) => f._tag === first._tag) ? httpStatus(first, modes) : 503
+  if (first === undefined || failures.some((f) => f._tag !== first._tag)) return 503
+  const statuses = new Set(failures.map((f) => httpStatus(f, modes)))
+  return statuses.size === 1 ? httpStatus(first, modes) : 503
 }

@@ -65,8 +65,8 @@ export const PolicyEvent = Schema.Union([
   of("Committed", { ...asked, attempt: Schema.Int, elapsedMs: Schema.Finite }),
   /** The same provider is asked again after `delayMs`. */
   of("BackedOff", { ...asked, failure: FailureTag, delayMs: Schema.Finite }),
-  /** A circuit opened, for `delayMs`. */
-  of("CircuitOpened", { ...circuit, delayMs: Schema.Finite }),
+  /** A circuit opened, for `delayMs`; for good without. */
+  of("CircuitOpened", { ...circuit, delayMs: Schema.optionalKey(Schema.Finite) }),
   /** A circuit lets probes through. */
   of("CircuitHalfOpened", circuit),
   /** A circuit closed. */
@@ -149,7 +149,7 @@ export const describe = (event: PolicyEvent): string => {
     case "BackedOff":
       return `${who}: ${event.failure}, will be asked again in ${seconds(event.delayMs)}`
     case "CircuitOpened":
-      return `${who}: circuit opened for ${seconds(event.delayMs)}`
+      return `${who}: circuit opened${event.delayMs === undefined ? "" : ` for ${seconds(event.delayMs)}`}`
     case "CircuitHalfOpened":
       return `${who}: circuit half-open, probing`
     case "CircuitClosed":

@@ -158,9 +158,11 @@ class Retrying {
 
   private wait<A, E, R>(self: Effect.Effect<A, E, R>, error: E & LlmError, delay: number): Effect.Effect<A, E, R> {
     const { numbers, record } = this
-    const millis = withHint(delay, hintOf(error), record.random.nextDoubleUnsafe())
+    const hint = hintOf(error)
+    // What was asked for decides whether to wait at all, not the jitter on top.
+    const millis = Math.min(withHint(delay, hint, record.random.nextDoubleUnsafe()), Math.max(numbers.maxWait, hint))
     const tooLong =
-      millis > numbers.maxWait ||
+      Math.max(delay, hint) > numbers.maxWait ||
       record.now() + millis >= record.deadlineAt ||
       (this.waited + millis > record.patience && record.alternatives() > 0) ||
       !this.readyAt(record.now() + millis)

@@ -102,7 +102,12 @@ type Model = Provider<LanguageModelFace, unknown, unknown>
 const isLanguageModel = (provider: AnyProvider): provider is Model => provider.face === languageModelFace
 
 const over = <O extends object>(mine: O | false | undefined, all: O | false | undefined): O | false =>
-  mine === false || (mine === undefined && all === false) ? false : ({ ...(all === false ? {} : all), ...mine } as O)
+  mine === false || (mine === undefined && all === false)
+    ? false
+    : ({ ...(all === false ? {} : all), ...(mine === undefined ? {} : defined(mine)) } as O)
+
+const defined = <O extends object>(options: O): Partial<O> =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<O>
 
 /**
  * Candidates in, one resilient provider out. What leaves it before the commit
@@ -128,7 +133,7 @@ export const make = <
     if (timeouts !== false) provider = provider.pipe(Timeouts.with(timeouts))
     if (breaker !== false) {
       provider = provider.pipe(
-        CircuitBreaker.with(o.patience === undefined ? breaker : { patience: o.patience, ...breaker }),
+        CircuitBreaker.with(o.patience === undefined ? breaker : { patience: o.patience, ...defined(breaker) }),
       )
     }
     if (retry !== false) provider = provider.pipe(Retry.with(retry))

@@ -17,6 +17,7 @@ import * as Fiber from "effect/Fiber"
 import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import type { Answer, Any, Part, Request } from "../Face.ts"
+import { credentialFor } from "../Call.ts"
 import * as FailureMode from "../FailureMode.ts"
 import type { StreamInterrupted, TimeoutPhase } from "./llmError.ts"
 import { CircuitOpen, DeadlineExceeded, isLlmError, type LlmError, TimedOut } from "./llmError.ts"
@@ -40,7 +41,8 @@ export const noClocks: Clocks = { attempt: Infinity, firstContent: Infinity, idl
 
 /** The circuit of an attempt, and how its outcomes are judged. */
 export interface Admission {
-  readonly circuit: (context: Context.Context<never>) => Breaker
+  /** Calls that bring a key of their own have a circuit of their own: an account's trouble is not another's. */
+  readonly circuit: (context: Context.Context<never>, ownKey: boolean) => Breaker
   readonly key: string
   /** Judges failures that are not of the union; the default counts them. */
   readonly classify: ((error: unknown) => Outcome) | undefined
@@ -61,11 +63,20 @@ export interface Plan<F extends Any, E, R> {
   readonly admission: Admission | undefined
 }
 
+/** Failures that are an account's, and say nothing about the provider to the users of another one. */
+const ofAccount: ReadonlySet<LlmError["_tag"]> = new Set([
+  "RateLimited",
+  "QuotaExhausted",
+  "AuthenticationFailed",
+  "PermissionDenied",
+])
+
 /** What the circuit of a plan learns from an exit. */
 const outcomeOf = (
   exit: Exit.Exit<unknown, unknown>,
   modes: FailureMode.Table,
   admission: Admission,
+  ownKey: boolean,
 ): { readonly outcome: Outcome; readonly hint: number } => {
   if (exit._tag === "Success") return { outcome: "success", hint: 0 }
   let outcome: Outcome = "ignored"
@@ -76,7 +87,7 @@ const outcomeOf = (
     const error = reason.error
     if (isLlmError(error)) {
       const failure = error._tag === "StreamInterrupted" ? (error.failure ?? error) : error
-      outcome = FailureMode.health(failure, modes)
+      outcome = ownKey && ofAccount.has(failure._tag) ? "ignored" : judged(failure, (f) => FailureMode.health(f, modes))
       hint = failure.retryAfter === undefined ? 0 : Duration.toMillis(failure.retryAfter)
     } else {
       outcome = judged(error, admission.classify)
@@ -85,7 +96,7 @@ const outcomeOf = (
   return { outcome, hint }
 }
 
-const judged = (error: unknown, classify: Admission["classify"]): Outcome => {
+const judged = <E>(error: E, classify: ((error: E) => Outcome) | undefined): Outcome => {
   if (classify === undefined) return "failure"
   try {
     return classify(error)
@@ -137,7 +148,12 @@ class Attempt {
     }
     const { admission, breaker } = this
     if (breaker === undefined || admission === undefined) return
-    const { hint, outcome } = outcomeOf(exit, record.modes, admission)
+    const { hint, outcome } = outcomeOf(
+      exit,
+      record.modes,
+      admission,
+      credentialFor(record.overrides, this.name) !== undefined,
+    )
     const before = breaker.state
     const now = record.now()
     breaker.record(this.ticket, outcome, now, hint)
@@ -205,7 +221,11 @@ export const tellState = (
   const base = { provider: who.name, model: who.model, circuit }
   switch (breaker.state) {
     case "open":
-      return record.emit({ event: "CircuitOpened", ...base, delayMs: breaker.openUntil - now })
+      return record.emit({
+        event: "CircuitOpened",
+        ...base,
+        ...(breaker.openUntil === Infinity ? {} : { delayMs: breaker.openUntil - now }),
+      })
     case "half-open":
       return record.emit({ event: "CircuitHalfOpened", ...base })
     case "closed":
@@ -221,7 +241,8 @@ export const circuitOpen = (
   breaker: Breaker,
   now: number,
 ): CircuitOpen => {
-  const delayMs = breaker.retryAfter(now)
+  const left = breaker.retryAfter(now)
+  const delayMs = left === Infinity ? undefined : left
   if (record.observer !== undefined) {
     record.emit({
       event: "CircuitRejected",
@@ -341,7 +362,7 @@ const run = <A, E>(
   Effect.callback<A, E>((resume) => {
     const now = record.now()
     if (now >= record.deadlineAt) return resume(Effect.fail(deadlineExceeded(plan, record, 0) as E))
-    const breaker = plan.admission?.circuit(fiber.context)
+    const breaker = plan.admission?.circuit(fiber.context, credentialFor(record.overrides, plan.name) !== undefined)
     let ticket = 0
     if (breaker !== undefined) {
       const before = breaker.state
@@ -462,6 +483,13 @@ const withClocks = <P>(
   let spent = record.now() - attempt.startedAt
   return Effect.callback<Arr.NonEmptyReadonlyArray<P>, StreamInterrupted | Cause.Done<void>>((resume) => {
     const pulledAt = record.now()
+    if (pulledAt >= record.deadlineAt) {
+      // What is buffered behind the deadline is not delivered.
+      const failure = deadlineExceeded(plan, record, spent / clocks.whole)
+      const failed = Exit.fail(interrupted({ provider: plan.name, model: plan.model }, failure, opened.delivered()))
+      opened.ended.settle(failed)
+      return resume(failed)
+    }
     let cancelTimer: (() => void) | undefined
     let expired: LlmError | undefined
     const finish = (exit: Exit.Exit<Arr.NonEmptyReadonlyArray<P>, StreamInterrupted | Cause.Done<void>>) => {

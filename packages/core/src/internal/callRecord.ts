@@ -37,7 +37,7 @@ export class CallRecord {
   readonly failures: Array<LlmError> = []
   /** Untried candidates that could be asked now. Set by the failover while it asks one. */
   alternatives: () => number = none
-  /** What the next of them may need for an attempt, in milliseconds. */
+  /** What they may need for an attempt each, summed, in milliseconds. */
   alternativeNeeds: () => number = none
   /** How long backoffs may keep a call waiting while there are alternatives. */
   patience = Infinity
@@ -88,7 +88,10 @@ export class CallRecord {
   emit<const E extends Fact>(fact: E): void {
     if (this.observer === undefined) return
     try {
-      this.observer({ ...fact, at: Math.round(this.clock.currentTimeMillisUnsafe()), call: this.id } as PolicyEvent)
+      const at = Math.round(this.clock.currentTimeMillisUnsafe())
+      const told: unknown = this.observer({ ...fact, at, call: this.id } as PolicyEvent)
+      // Nor does an async one that rejects.
+      if (told instanceof Promise) told.catch(() => undefined)
     } catch {
       // An observer that throws changes nothing.
     }
@@ -117,6 +120,15 @@ export const tagOf = (cause: Cause.Cause<unknown>): string => {
   return cause.reasons.some((reason) => reason._tag === "Die") ? "Defect" : "Interrupted"
 }
 
+const textOr = (text: () => string): string => {
+  try {
+    return text()
+  } catch {
+    // A face that cannot tell the text changes nothing.
+    return ""
+  }
+}
+
 /** Tells how the call ended. */
 export const callEnded = (record: CallRecord, exit: Exit.Exit<unknown, unknown>, text: () => string): void => {
   if (record.observer === undefined) return
@@ -127,7 +139,7 @@ export const callEnded = (record: CallRecord, exit: Exit.Exit<unknown, unknown>,
       event: "Answered",
       provider: record.answered?.provider ?? record.composition,
       ...(record.answered === undefined ? {} : { model: record.answered.model }),
-      text: text(),
+      text: textOr(text),
       attempts,
       elapsedMs,
     })

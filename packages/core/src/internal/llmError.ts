@@ -76,8 +76,9 @@ interface Said {
 const who = (f: Said): string => (f.model === undefined ? f.provider : `${f.provider} (${f.model})`)
 const http = (f: Said): string => (f.status === undefined ? "" : ` with HTTP ${f.status}`)
 const more = (f: Said): string => (f.detail === undefined ? "" : ` ${f.detail}`)
-const wait = (f: Said): string =>
-  f.retryAfter === undefined ? "" : ` It asks to wait ${Duration.format(f.retryAfter)}.`
+const spoken = (duration: Duration.Duration): string =>
+  Duration.format(Duration.millis(Math.round(Duration.toMillis(duration))))
+const wait = (f: Said): string => (f.retryAfter === undefined ? "" : ` It asks to wait ${spoken(f.retryAfter)}.`)
 
 /** The provider limits the rate of requests or tokens. Strategy: exponential backoff, at least the hint. */
 export class RateLimited extends Schema.TaggedError<RateLimited, Evidence>()("RateLimited", common("RateLimited")) {
@@ -167,7 +168,7 @@ export class TimedOut extends Schema.TaggedError<TimedOut, Evidence>()("TimedOut
   attemptShare: Schema.optionalKey(Schema.Finite),
 }) {
   override get message(): string {
-    const limit = this.limit === undefined ? "" : ` within ${Duration.format(this.limit)}`
+    const limit = this.limit === undefined ? "" : ` within ${spoken(this.limit)}`
     const what: Record<TimeoutPhase, string> = {
       connect: `${who(this)} accepted no connection${limit}.`,
       headers: `${who(this)} sent no headers${limit}.`,
@@ -192,7 +193,7 @@ export class DeadlineExceeded extends Schema.TaggedError<DeadlineExceeded, Evide
   failures,
 }) {
   override get message(): string {
-    const limit = this.limit === undefined ? "its deadline" : `its deadline of ${Duration.format(this.limit)}`
+    const limit = this.limit === undefined ? "its deadline" : `its deadline of ${spoken(this.limit)}`
     return `The call did not end within ${limit}; ${who(this)} was asked last.${more(this)} Ask again, or allow more time.`
   }
 }
@@ -349,7 +350,7 @@ export class CircuitOpen extends Schema.TaggedError<CircuitOpen, Evidence>()("Ci
   ),
 }) {
   override get message(): string {
-    const when = this.retryAfter === undefined ? "" : ` It may be asked again in ${Duration.format(this.retryAfter)}.`
+    const when = this.retryAfter === undefined ? "" : ` It may be asked again in ${spoken(this.retryAfter)}.`
     return `${who(this)} was not asked: its circuit is ${this.state} after recent failures.${when}${more(this)} Let another provider answer.`
   }
 }
@@ -360,7 +361,7 @@ export class CapacityExceeded extends Schema.TaggedError<CapacityExceeded, Evide
   common("CapacityExceeded"),
 ) {
   override get message(): string {
-    const when = this.retryAfter === undefined ? "" : ` There may be room in ${Duration.format(this.retryAfter)}.`
+    const when = this.retryAfter === undefined ? "" : ` There may be room in ${spoken(this.retryAfter)}.`
     return `${who(this)} was not asked: the limit set for it is reached.${when}${more(this)} Wait, or let another provider answer.`
   }
 }
@@ -374,7 +375,7 @@ export class AllProvidersFailed extends Schema.TaggedError<AllProvidersFailed, E
   override get message(): string {
     const each = this.failures.map((f) => `${who(f)}: ${f._tag}`).join(", ")
     return this.failures.length === 0
-      ? `No provider of ${this.provider} could be asked.${more(this)} Enable at least one candidate.`
+      ? `No provider of ${this.provider} could be asked.${more(this)} Enable at least one candidate, and look at what the call pins or excludes.`
       : `No provider of ${this.provider} answered. Tried: ${each}.${wait(this)}${more(this)}`
   }
 }

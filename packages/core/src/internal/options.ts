@@ -11,6 +11,7 @@ import * as Cause from "effect/Cause"
  */
 export const DurationInput = Schema.declare<Duration.Input>(
   (u): u is Duration.Input =>
+    !Number.isNaN(u) &&
     Option.exists(Duration.fromInput(u as Duration.Input), (duration) => Duration.toMillis(duration) >= 0),
   { expected: 'a duration such as "10 seconds" or "500 millis", zero or more' },
 )

@@ -12,8 +12,9 @@ import * as ContextModule from "effect/Context"
 import * as Layer from "effect/Layer"
 import type { Answer, Any, Hidden, Inspector, Part, Request } from "../Face.ts"
 import { plain, type Plain } from "../Face.ts"
+import { ambient } from "./ai/ambient.ts"
 import { attemptGenerate, attemptOpen, noClocks, type Plan } from "./attempt.ts"
-import { callEnded, type CallRecord, withCall } from "./callRecord.ts"
+import { callEnded, type CallRecord, CurrentCall, withCall } from "./callRecord.ts"
 import * as opened from "./opened.ts"
 import type { LlmError, StreamInterrupted } from "./llmError.ts"
 
@@ -177,7 +178,11 @@ class Telling {
 
   hear<P>(stream: Opened<P>): Opened<P> {
     const listen = (parts: Iterable<P>): void => {
-      for (const part of parts) this.text += this.face.partText(part)
+      try {
+        for (const part of parts) this.text += this.face.partText(part)
+      } catch {
+        // A face that cannot tell the text changes nothing.
+      }
     }
     listen(stream.head)
     // The last parts are heard before the end is told: the end is settled while they are pulled.
@@ -307,7 +312,7 @@ export const compositePlan = <F extends Any, E, R>(self: Provider<F, E, R>): Pla
   admission: undefined,
 })
 
-/** A plain effect as a provider, for policies around effects. */
+/** A plain effect as a provider, for policies around effects. Calls that it makes itself are calls of their own. */
 export const fromEffect = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   options?: { readonly name?: string | undefined; readonly model?: string | undefined },
@@ -316,8 +321,8 @@ export const fromEffect = <A, E, R>(
     name: options?.name ?? "effect",
     model: options?.model ?? options?.name ?? "effect",
     face: plain<A>(),
-    generate: () => effect,
-    stream: () => Stream.fromEffect(effect),
+    generate: () => Effect.provideService(effect, CurrentCall, undefined),
+    stream: () => Stream.fromEffect(Effect.provideService(effect, CurrentCall, undefined)),
   }) as Provider<Plain<A>, E, R>
 
 /** @internal A stream as a provider of which only the stream is asked. The face tells what its parts are. */
@@ -330,7 +335,7 @@ export const fromStream = <F extends Any, E, R>(
     model: options.model ?? options.name ?? "stream",
     face: options.face,
     generate: () => Effect.die(new Error("A provider made of a stream has no whole answer.")),
-    stream: () => stream,
+    stream: () => Stream.provideService(stream, CurrentCall, undefined),
   })
 
 /** Gives a provider the services it needs. */
@@ -371,9 +376,18 @@ export const Service =
       /** The layer of a provider of this type; it takes what the provider needs. */
       layer: <F extends FaceOf<P>, E extends ErrorOf<P>, R>(provider: Provider<F, E, R>): Layer.Layer<Self, never, R> =>
         Layer.effect(service)(
-          Effect.map(Effect.context<R>(), (context) => {
+          Effect.map(ambient<R>(), (services) => {
+            const provided: unknown = fromParts<F, E, never>({
+              name: provider.name,
+              model: provider.model,
+              face: provider.face,
+              generate: (request) => services.effect(provider.generate(request)),
+              open: (request, scope) => services.effect(provider.open(request, scope)),
+              inside: namesOf(provider),
+              peek: (caller, record, now) => peek(provider, services.around(caller), record, now),
+              need: internals(provider)[NeedKey],
+            })
             // Without requirements of its own, it is of the service's type or leaves less.
-            const provided: unknown = provideContext(context)(provider)
             return provided as P
           }),
         ),

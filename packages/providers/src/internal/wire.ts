@@ -73,6 +73,9 @@ export const address = (where: string, baseUrl: string, path: string): string =>
   if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) {
     throw new TypeError(`${where}: baseUrl: expected an http or https address`)
   }
+  if (url.username !== "" || url.password !== "") {
+    throw new TypeError(`${where}: baseUrl: expected an address without user and password; give the key as apiKey`)
+  }
   url.pathname = `${url.pathname.replace(/\/+$/, "")}${path}`
   return url.href
 }
@@ -153,6 +156,11 @@ const send = (
     const response = yield* client.execute(request).pipe(
       Effect.updateContext((context: Context.Context<HttpClient.HttpClient | Scope.Scope>) =>
         context.pipe(
+          // A query may hold a key, and spans hold the whole address.
+          Context.add(
+            HttpClient.TracerDisabledWhen,
+            (asked) => endpoint.url.includes("?") || Context.get(context, HttpClient.TracerDisabledWhen)(asked),
+          ),
           // Every header of the user's may be a secret.
           Context.add(Headers.CurrentRedactedNames, [
             ...Context.get(context, Headers.CurrentRedactedNames),

@@ -40,6 +40,8 @@ const callers: ReadonlySet<string> = new Set(
 export interface Ambient<R> {
   readonly effect: <A, E>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E>
   readonly stream: <A, E>(self: Stream.Stream<A, E, R>) => Stream.Stream<A, E>
+  /** What a call of this caller sees. */
+  readonly around: (caller: Context.Context<never>) => Context.Context<R>
 }
 
 /** Takes the services that are there now. */
@@ -60,5 +62,6 @@ export const ambient = <R>(): Effect.Effect<Ambient<R>, never, R> =>
     return {
       effect: (self) => Effect.updateContext(self, around),
       stream: (self) => Stream.updateContext(self, around),
+      around,
     }
   })

@@ -1,9 +1,10 @@
 /** A provider as the hooks that `LanguageModel.make` takes. */
 import type * as AiError from "effect/ai/AiError"
-import type * as LanguageModel from "effect/ai/LanguageModel"
+import * as LanguageModel from "effect/ai/LanguageModel"
 import type * as Response from "effect/ai/Response"
 import * as Telemetry from "effect/ai/Telemetry"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Span } from "effect/Tracer"
 import type { LanguageModelFace, Request } from "../../LanguageModelFace.ts"
@@ -59,6 +60,11 @@ export const hooks = <E extends LlmError, R>(
       options.incrementalFallback === true ? refused.get(options.span) : undefined
 
     return {
+      // Answers hold JSON, so an object is decoded by the JSON side of its schema: a date from text, say.
+      codecTransformer: (schema) => ({
+        ...LanguageModel.defaultCodecTransformer(schema),
+        codec: Schema.toCodecJson(schema),
+      }),
       generateText: (options) => {
         const refusal = before(options)
         if (refusal !== undefined) return Effect.fail(refusal)
