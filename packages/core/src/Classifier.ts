@@ -214,6 +214,12 @@ interface Verdict {
   readonly because: string
 }
 
+/** The rules of a dialect. A provider may have any name, also one that every object has. */
+const rulesOf = (
+  tables: Readonly<Record<string, ReadonlyArray<Rule> | undefined>>,
+  dialect: string,
+): ReadonlyArray<Rule> => (Object.hasOwn(tables, dialect) ? (tables[dialect] ?? []) : [])
+
 const firstOf = (tables: ReadonlyArray<ReadonlyArray<Rule>>, facts: Facts): Verdict | undefined => {
   for (const table of tables) {
     for (const rule of table) {
@@ -230,7 +236,7 @@ const fallback = (id: string, tag: RuleTag, more: Partial<Rule> = {}): Verdict =
 })
 
 const byStatus = (status: number, facts: Facts): Verdict => {
-  const known = firstOf([Rules.dialectStatuses[facts.dialect] ?? [], Rules.statuses], facts)
+  const known = firstOf([rulesOf(Rules.dialectStatuses, facts.dialect), Rules.statuses], facts)
   if (known !== undefined) return known
   if (status >= 500) return fallback("5xx", "ProviderUnavailable")
   if (status >= 400) return fallback("4xx", "UnknownFailure")
@@ -351,10 +357,7 @@ export const make = (rules: ReadonlyArray<Rule> = []): Classifier => {
   }
 
   const spoken = (facts: Facts): Verdict | undefined =>
-    firstOf(
-      [rules, Object.hasOwn(Rules.dialects, facts.dialect) ? (Rules.dialects[facts.dialect] ?? []) : [], Rules.said],
-      facts,
-    )
+    firstOf([rules, rulesOf(Rules.dialects, facts.dialect), Rules.said], facts)
 
   const look = (
     body: unknown,

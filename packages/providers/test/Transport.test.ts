@@ -5,6 +5,7 @@ import { AnthropicMessages, OpenAiChat } from "@understudy/providers"
 import { Upstream } from "@understudy/testkit"
 import { Effect, Fiber, Layer, Logger, Redacted, Stream, Tracer } from "effect"
 import { FetchHttpClient, HttpClient, type HttpClientError } from "effect/http"
+import { inspect } from "node:util"
 import * as Zlib from "node:zlib"
 import { failureOf, serve, shown, transport } from "./support.ts"
 
@@ -415,5 +416,34 @@ describe("providers", () => {
       const model = openaiAt("http://127.0.0.1:9").pipe(Provider.provideContext(yield* Layer.build(layer)))
       assert.strictEqual(LanguageModelFace.text(yield* model.generate(request)), "Hello")
     }),
+  )
+})
+
+describe("an address", () => {
+  it("with a user or a password is refused, and not quoted", () => {
+    for (const make of [OpenAiChat.make, AnthropicMessages.make]) {
+      assert.throws(() => make({ model: "m", baseUrl: "http://user:topsecret@127.0.0.1" }), /without user and password/)
+      assert.doesNotThrow(() => make({ model: "m", baseUrl: "http://127.0.0.1/v1?api-version=1" }))
+    }
+  })
+
+  it.effect("with a query, which may hold a key, is in no span", () =>
+    Effect.gen(function* () {
+      const upstream = yield* Upstream.make()
+      const model = OpenAiChat.make({ model: "m", baseUrl: `${upstream.openaiUrl}?api-key=sk-topsecret-q` })
+      const spans: Array<Tracer.NativeSpan> = []
+      const tracer = Tracer.make({
+        span: (options) => {
+          const span = new Tracer.NativeSpan(options)
+          spans.push(span)
+          return span
+        },
+      })
+      yield* model.generate(request).pipe(Effect.withSpan("call"), Effect.provideService(Tracer.Tracer, tracer))
+      const [seen] = yield* upstream.requests
+      assert.include(seen?.query, "api-key")
+      assert.isAbove(spans.length, 0)
+      assert.notInclude(inspect(spans.map((span) => [...span.attributes])), "topsecret")
+    }).pipe(Effect.provide(NodeHttpClient.layerUndici)),
   )
 })
