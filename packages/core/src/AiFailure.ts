@@ -82,6 +82,14 @@ const FailureKey: unique symbol = Symbol.for("@understudy/core/AiFailure")
 
 const codec = Schema.toCodecJson(LlmError)
 const encode = Schema.encodeSync(codec)
+/** Nothing for a failure that JSON cannot hold, such as one that is nested beyond measure. */
+const encodedOr = (failure: LlmError): unknown => {
+  try {
+    return encode(failure)
+  } catch {
+    return null
+  }
+}
 const decode = Schema.decodeUnknownExit(codec)
 
 // ---------------------------------------------------------------------------
@@ -170,7 +178,7 @@ const carry = (carrier: object, failure: LlmError): void => {
 
 // The encoded form is JSON, which the type of a codec does not tell.
 const metadataOf = (failure: LlmError): Carrier["metadata"] =>
-  ({ [namespace]: encode(failure) }) as unknown as Carrier["metadata"]
+  ({ [namespace]: encodedOr(failure) }) as unknown as Carrier["metadata"]
 
 /** A failure as an `AiError` with the nearest reason, which carries it. Never throws. */
 export const toAiError = (
@@ -218,7 +226,7 @@ const carried = (u: object): LlmError | undefined => {
 
 const fromMetadata = (reason: AiError.AiErrorReason): LlmError | undefined => {
   const encoded = "metadata" in reason ? reason.metadata[namespace] : undefined
-  if (encoded === undefined) return undefined
+  if (encoded === undefined || encoded === null) return undefined
   const exit = decode(encoded)
   return Exit.isSuccess(exit) ? exit.value : undefined
 }

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { Layer} from "effect";
+import type { Layer } from "effect"
 import { Effect, Exit, Redacted, Schema, Stream } from "effect"
 import { LanguageModel } from "effect/ai"
 import {

@@ -267,7 +267,10 @@ export interface Options {
   readonly seed?: number | undefined
 }
 
-/** Checks all laws, and fails with the one that is broken first. */
+/**
+ * Checks all laws, and fails with the one that is broken first. Dies when no sequence came to an opening, since the laws
+ * then say nothing: give it more sequences, or a breaker with a lower threshold.
+ */
 export const check = <R>(
   subject: Subject<R>,
   { seed = 1, sequences = 200 }: Options = {},
@@ -279,7 +282,15 @@ export const check = <R>(
       total.add(yield* judged(trial, trial.sequence(seed + n)))
     }
     yield* trial.wedge(seed)
-    return total.report(sequences)
+    const report = total.report(sequences)
+    if (report.reached.opened === 0) {
+      return yield* Effect.die(
+        new Error(
+          "No sequence opened the circuit, so nothing was proved: ask for more sequences or a lower threshold.",
+        ),
+      )
+    }
+    return report
   })
 
 /** The laws for one breaker, as a property of any runner: all but `neverWedged`, which is no property of sequences. */

@@ -401,3 +401,12 @@ describe("BreakerLaws", () => {
     }),
   )
 })
+
+it.effect("BreakerLaws say so when no sequence opened the circuit, and prove nothing silently", () =>
+  Effect.gen(function* () {
+    const subject = BreakerLaws.circuitBreaker({ failures: 1000 })
+    const exit = yield* Effect.exit(BreakerLaws.check(subject, { sequences: 2 }))
+    assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+    assert.match(Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "", /No sequence opened the circuit/)
+  }),
+)
