@@ -15,6 +15,8 @@
  *   than `maxWait`, nor, while another candidate is ready, one that would bring
  *   the backoffs at this provider past the patience, nor one at whose end the
  *   provider's circuit would still be open. The failure then leaves at once.
+ *   A backoff that is longer than the patience ends early when another candidate
+ *   becomes ready meanwhile.
  * - Nothing is built before the first failure.
  *
  * **Gotchas**
@@ -179,9 +181,28 @@ class Retrying {
         delayMs: millis,
       })
     }
-    return Effect.flatMap(Effect.sleep(Duration.millis(millis)), () =>
-      Effect.catch(self, (again: E) => this.after(self, again)),
-    ) as Effect.Effect<A, E, R>
+    const again = Effect.catch(self, (next: E) => this.after(self, next))
+    const leave = Effect.suspend(() => {
+      // It is not swallowed after all.
+      record.failures.splice(record.failures.lastIndexOf(error), 1)
+      return Effect.fail<E>(error)
+    })
+    return Effect.flatMap(this.pause(millis), (over) => (over ? again : leave)) as Effect.Effect<A, E, R>
+  }
+
+  /** Sleeps, and is true; or false, when another candidate became ready while the patience is over. */
+  private pause(millis: number): Effect.Effect<boolean> {
+    const { record } = this
+    const patient = this.waited <= record.patience || record.patience === Infinity
+    if (patient) return Effect.as(Effect.sleep(Duration.millis(millis)), true)
+    const end = record.now() + millis
+    const look: Effect.Effect<boolean> = Effect.suspend(() => {
+      const left = end - record.now()
+      if (left <= 0) return Effect.succeed(true)
+      if (left < millis && record.alternatives() > 0) return Effect.succeed(false)
+      return Effect.flatMap(Effect.sleep(Duration.millis(Math.min(left, Math.max(record.patience, 100)))), () => look)
+    })
+    return look
   }
 
   private next(schedule: Schedule.Schedule<unknown, never>, error: LlmError): Effect.Effect<number | undefined> {

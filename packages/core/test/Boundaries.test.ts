@@ -72,6 +72,26 @@ describe("Where one thing ends and another begins", () => {
     }).pipe(Effect.provide(Understudy.layer)),
   )
 
+  it.effect("a backoff longer than the patience ends when another candidate becomes ready", () =>
+    Effect.gen(function* () {
+      const busy = fails(failure("RateLimited", "a", { retryAfter: seconds(50) }))
+      const a = stub("a", inTurn(busy, says("a")))
+      const b = stub("b", inTurn(fails(failure("ModelNotFound", "b")), says("b")))
+      const model = Understudy.make({
+        candidates: [
+          { provider: a.provider, breaker: false },
+          { provider: b.provider, breaker: { openFor: "5 seconds" } },
+        ],
+      })
+      // Opens the circuit of the second for five seconds.
+      yield* play(Effect.ignore(ask("generate", model).pipe(Call.pin("b"))))
+      const { exit, millis } = yield* play(ask("generate", model))
+      assert.strictEqual(said(exit), "b")
+      assert.isAtMost(millis, 7000)
+      assert.deepStrictEqual([a.asked.length, b.asked.length], [1, 2])
+    }).pipe(Effect.provide(Understudy.layer)),
+  )
+
   it.effect("a deadline holds for what is buffered behind it, too", () =>
     Effect.gen(function* () {
       const parts = Stream.rechunk(Stream.fromIterable([...Array.from({ length: 20 }, () => say("x")), end]), 1)
