@@ -66,6 +66,10 @@ export interface Overrides {
   readonly parameters?: Parameters | undefined
   /** Keys that are used instead of the configured ones, by the candidate's name. */
   readonly credentials?: Readonly<Record<string, Redacted.Redacted<string>>> | undefined
+  /** Under which key a cache keeps the answer, instead of one made of the request. Nothing here reads it but caches. */
+  readonly cacheKey?: string | undefined
+  /** Whose answers a cache may give. Nothing here reads it but caches. */
+  readonly tenant?: string | undefined
   /** Only these candidates may be asked, by name; those inside a composition among them. */
   readonly pin?: ReadonlyArray<string> | undefined
   /** These candidates are not asked, by name. */
@@ -124,6 +128,13 @@ export const credentialFor = (overrides: Overrides, candidate: string): Redacted
   overrides.credentials !== undefined && Object.hasOwn(overrides.credentials, candidate)
     ? overrides.credentials[candidate]
     : undefined
+
+/** Under which key, and for whom, a cache keeps the answers of the calls in an effect. */
+export const withCache = (scope: { readonly key?: string | undefined; readonly tenant?: string | undefined }) =>
+  set({
+    ...(scope.key === undefined ? {} : { cacheKey: scope.key }),
+    ...(scope.tenant === undefined ? {} : { tenant: scope.tenant }),
+  })
 
 /** Only these candidates may be asked, by name. */
 export const pin = (...names: ReadonlyArray<string>) => set({ pin: names })
