@@ -198,7 +198,8 @@ class Retrying {
     const end = record.now() + millis
     const look: Effect.Effect<boolean> = Effect.suspend(() => {
       const left = end - record.now()
-      if (left <= 0) return Effect.succeed(true)
+      // What is left of a sleep after rounding is less than a clock can sleep.
+      if (left < 0.01) return Effect.succeed(true)
       if (left < millis && record.alternatives() > 0) return Effect.succeed(false)
       return Effect.flatMap(Effect.sleep(Duration.millis(Math.min(left, Math.max(record.patience, 100)))), () => look)
     })
