@@ -3,7 +3,7 @@
  * tests too), Effect's own diagnostics, and tests. Stops at the first step that
  * fails, and prints totals.
  *
- * `--deep` runs the random tests at ten times their length.
+ * `--deep` plays ten times as many random sequences against the model of the breaker.
  */
 import { spawnSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"

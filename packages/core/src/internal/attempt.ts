@@ -332,10 +332,6 @@ const resolve = (kind: Kind, { clocks, composite }: Plan<Any, unknown, unknown>,
   }
 }
 
-/** How long an attempt of this plan may need, for those who must leave it the time. */
-export const needOf = (kind: Kind, clocks: Clocks): number =>
-  kind === "generate" ? clocks.attempt : clocks.firstContent
-
 const judgeExit = <A>(value: A, judge: (value: A) => LlmError | undefined): Exit.Exit<A, LlmError> => {
   try {
     const hidden = judge(value)

@@ -1,5 +1,4 @@
 /** The failures themselves. Their public module is `LlmError`. */
-import type * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
@@ -435,54 +434,18 @@ export type Tag = LlmError["_tag"]
 export type WithTag<T extends Tag> = Extract<LlmError, { readonly _tag: T }>
 
 /** What an adapter can meet on the wire: the failures that come from a provider and not from a policy. */
-export type ProviderFailure =
-  | RateLimited
-  | QuotaExhausted
-  | Overloaded
-  | ProviderUnavailable
-  | ConnectionFailed
-  | TimedOut
-  | StreamInterrupted
-  | InvalidResponse
-  | ContentFiltered
-  | ContextLengthExceeded
-  | AuthenticationFailed
-  | PermissionDenied
-  | ModelNotFound
-  | InvalidRequest
-  | UnknownFailure
-
-const classes: Record<Tag, { readonly prototype: LlmError }> = {
-  RateLimited,
-  QuotaExhausted,
-  Overloaded,
-  ProviderUnavailable,
-  ConnectionFailed,
-  TimedOut,
-  DeadlineExceeded,
-  StreamInterrupted,
-  InvalidResponse,
-  ContentFiltered,
-  ContextLengthExceeded,
-  AuthenticationFailed,
-  PermissionDenied,
-  ModelNotFound,
-  InvalidRequest,
-  UnknownFailure,
-  CircuitOpen,
-  CapacityExceeded,
-  AllProvidersFailed,
-}
+export type ProviderFailure = Exclude<LlmError, DeadlineExceeded | CircuitOpen | CapacityExceeded | AllProvidersFailed>
 
 /** All tags, in the order of the table. */
-export const tags: ReadonlyArray<Tag> = Object.keys(classes) as Array<Tag>
+export const tags: ReadonlyArray<Tag> = LlmError.members.map(({ fields }) => fields._tag.schema.literal)
+
+const prototypes = new Map<string, LlmError>(
+  LlmError.members.map((member) => [member.fields._tag.schema.literal, member.prototype]),
+)
 
 /** Is this one of our failures? */
 export const isLlmError = (u: unknown): u is LlmError =>
-  Predicate.hasProperty(u, "_tag") &&
-  typeof u._tag === "string" &&
-  Object.hasOwn(classes, u._tag) &&
-  Object.prototype.isPrototypeOf.call(classes[u._tag as Tag].prototype, u)
+  Predicate.hasProperty(u, "_tag") && typeof u._tag === "string" && prototypes.get(u._tag)?.isPrototypeOf(u) === true
 
 /** Is this a failure with that tag? */
 export const is =
@@ -492,7 +455,7 @@ export const is =
 
 const encode = Schema.encodeUnknownSync(Schema.toCodecJson(LlmError))
 
-for (const { prototype } of Object.values(classes)) {
+for (const prototype of prototypes.values()) {
   Object.defineProperty(prototype, "toJSON", {
     value(this: LlmError) {
       return { ...(encode(this) as object), message: this.message }
@@ -539,6 +502,3 @@ export const withEvidence = <E extends LlmError>(
   }
   return failure
 }
-
-/** A failure of the policies' own making has an error type that can be yielded. */
-export type Yieldable = LlmError & Cause.YieldableError

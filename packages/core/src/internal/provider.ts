@@ -1,5 +1,4 @@
 /** What a provider is made of. Its public module is `Provider`. */
-import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { Pipeable } from "effect/Pipeable"
 import { pipeArguments } from "effect/Pipeable"
@@ -8,7 +7,7 @@ import * as Cause from "effect/Cause"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as ContextModule from "effect/Context"
+import * as Context from "effect/Context"
 import * as Layer from "effect/Layer"
 import type { Answer, Any, Hidden, Inspector, Part, Request } from "../Face.ts"
 import { plain, type Plain } from "../Face.ts"
@@ -348,7 +347,7 @@ export const provideContext =
       face: self.face,
       generate: (request) => Effect.provideContext(self.generate(request), context),
       open: (request, scope) => Effect.provideContext(self.open(request, scope), context),
-      peek: (outer, record, now) => peek(self, ContextModule.merge(outer, context), record, now),
+      peek: (outer, record, now) => peek(self, Context.merge(outer, context), record, now),
       inside: namesOf(self),
       need: internals(self)[NeedKey],
     })
@@ -371,7 +370,7 @@ export const provideContext =
 export const Service =
   <Self, P extends AnyProvider>() =>
   <const Id extends string>(id: Id) => {
-    const service = ContextModule.Service<Self, P>()(id)
+    const service = Context.Service<Self, P>()(id)
     return Object.assign(service, {
       /** The layer of a provider of this type; it takes what the provider needs. */
       layer: <F extends FaceOf<P>, E extends ErrorOf<P>, R>(provider: Provider<F, E, R>): Layer.Layer<Self, never, R> =>
@@ -395,5 +394,5 @@ export const Service =
   }
 
 /** A layer for a provider's service. */
-export const layer = <I, P extends AnyProvider>(service: ContextModule.Key<I, P>, provider: P): Layer.Layer<I> =>
+export const layer = <I, P extends AnyProvider>(service: Context.Key<I, P>, provider: P): Layer.Layer<I> =>
   Layer.succeed(service)(provider)
