@@ -359,24 +359,35 @@ export const make = <
   const maxAttempts = o.maxAttempts ?? 6
   const whenFiltered = o.whenFiltered ?? "stop"
 
+  /** The candidates that this call may ask. */
+  const allowedOf = (record: CallRecord): ReadonlyArray<Entry> => {
+    const { overrides, passedOver, pinned } = record
+    if (
+      overrides.pin === undefined &&
+      overrides.exclude === undefined &&
+      pinned === undefined &&
+      passedOver.length === 0
+    )
+      return entries
+    // Whoever pins this composition by its name leaves it the choice among its candidates.
+    const pins = [overrides.pin, pinned === undefined ? undefined : [pinned]].filter(
+      (pin) => pin !== undefined && !pin.includes(name),
+    )
+    return entries.filter(
+      ({ provider }) =>
+        pins.every((pin) => namesOf(provider).some((inside) => pin!.includes(inside))) &&
+        overrides.exclude?.includes(provider.name) !== true &&
+        !passedOver.includes(provider.name),
+    )
+  }
+
   const course = (
     record: CallRecord,
     kind: Kind,
     run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>,
   ): Effect.Effect<unknown, unknown, unknown> =>
     Effect.withFiber(({ context }) => {
-      const { exclude } = record.overrides
-      // Whoever pins this composition by its name leaves it the choice among its candidates.
-      const pin = record.overrides.pin?.includes(name) === true ? undefined : record.overrides.pin
-      const allowed =
-        pin === undefined && exclude === undefined
-          ? entries
-          : entries.filter(
-              ({ provider }) =>
-                (pin === undefined || namesOf(provider).some((inside) => pin.includes(inside))) &&
-                !(exclude?.includes(provider.name) ?? false),
-            )
-      return new Course(allowed, record, kind, name, whenFiltered, run, { patience, maxAttempts }, (entry) =>
+      return new Course(allowedOf(record), record, kind, name, whenFiltered, run, { patience, maxAttempts }, (entry) =>
         peek(entry.provider, context, record, record.now()),
       ).from(0)
     })
@@ -394,13 +405,14 @@ export const make = <
       course(record, "stream", (p) => p.open(request, scope)) as ReturnType<AnyProvider["open"]>,
     inside: all.flatMap((candidate) => namesOf(candidate)),
     peek: (context, record, now) => {
-      const ready = entries.some((entry) => peek(entry.provider, context, record, now)?.ready ?? true)
+      const allowed = allowedOf(record)
+      const ready = allowed.some((entry) => peek(entry.provider, context, record, now)?.ready ?? true)
       return ready
         ? undefined
         : {
             ready,
             rejection: () => {
-              const rejections = entries
+              const rejections = allowed
                 .map((entry) => peek(entry.provider, context, record, now)?.rejection())
                 .filter(isLlmError)
               return allFailed(name, rejections, rejections, record.modes)

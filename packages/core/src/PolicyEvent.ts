@@ -28,7 +28,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import * as StreamModule from "effect/Stream"
-import { tags, TimeoutPhase } from "./internal/llmError.ts"
+import { RejectionReason, tags, TimeoutPhase } from "./internal/llmError.ts"
 
 const common = {
   /** When, in milliseconds of Unix time. */
@@ -39,6 +39,12 @@ const common = {
 const asked = { ...common, provider: Schema.String, model: Schema.optionalKey(Schema.String) }
 const FailureTag = Schema.Literals(tags as [(typeof tags)[number], ...Array<(typeof tags)[number]>])
 const circuit = { ...asked, /** The key of the circuit. */ circuit: Schema.String }
+
+/** The rungs of a degradation ladder, which are the sources of answers. */
+export const Source = Schema.Literals(["primary", "cache", "model", "simplified", "stale", "fallback"])
+
+/** A rung of a degradation ladder, and the source of the answer that it gave. */
+export type Source = typeof Source.Type
 
 const of = <const Name extends string, const Fields extends Schema.Struct.Fields>(name: Name, fields: Fields) =>
   Schema.Struct({ event: Schema.tag(name), ...fields })
@@ -75,8 +81,40 @@ export const PolicyEvent = Schema.Union([
   of("CircuitRejected", { ...circuit, delayMs: Schema.optionalKey(Schema.Finite) }),
   /** The next candidate, `to`, is asked. */
   of("FailedOver", { ...asked, failure: FailureTag, to: Schema.String }),
-  /** The call ended with an answer of this provider. */
-  of("Answered", { ...asked, text: Schema.String, attempts: Schema.Int, elapsedMs: Schema.Finite }),
+  /** An answer was not what was asked for. `issues`: how many. `again`: is it asked for once more? */
+  of("AnswerRejected", { ...asked, reason: RejectionReason, issues: Schema.Int, again: Schema.Boolean }),
+  /** An answer was mended: `repairs` says how often. */
+  of("AnswerRepaired", { ...asked, repairs: Schema.Int }),
+  /** An answer was accepted although a check had something against it. `check` names it. */
+  of("AnswerDoubted", { ...asked, check: Schema.String }),
+  /** The prompt was changed because of this failure, or before it could happen. `step` says how. */
+  of("PromptChanged", { ...asked, failure: FailureTag, step: Schema.String }),
+  /** The next rung of the ladder is tried. */
+  of("Degraded", { ...common, provider: Schema.String, failure: Schema.String, to: Source }),
+  /** A cache was read: `fresh`, `stale`, or nothing there. */
+  of("CacheRead", {
+    ...common,
+    provider: Schema.String,
+    found: Schema.Literals(["fresh", "stale", "nothing"]),
+    ageMs: Schema.optionalKey(Schema.Finite),
+  }),
+  /** An answer was put into a cache. */
+  of("CacheWritten", { ...common, provider: Schema.String }),
+  /** A cache could not be used: it is as if there were none. */
+  of("CacheUnavailable", {
+    ...common,
+    provider: Schema.String,
+    operation: Schema.Literals(["read", "write"]),
+    why: Schema.Literals(["failed", "too slow", "unreadable", "no tenant"]),
+  }),
+  /** The call ended with an answer of this provider. `source`: the rung that it came from, where there is a ladder. */
+  of("Answered", {
+    ...asked,
+    source: Schema.optionalKey(Source),
+    text: Schema.String,
+    attempts: Schema.Int,
+    elapsedMs: Schema.Finite,
+  }),
   /** The call ended with this failure. */
   of("CallFailed", { ...asked, failure: Schema.String, attempts: Schema.Int, elapsedMs: Schema.Finite }),
   /** The call was ended by its caller. */
@@ -158,8 +196,26 @@ export const describe = (event: PolicyEvent): string => {
       return `${who}: passed over, circuit open${event.delayMs === undefined ? "" : ` for ${seconds(event.delayMs)} more`}`
     case "FailedOver":
       return `${who}: ${event.failure}, over to ${event.to}`
+    case "AnswerRejected":
+      return `${who}: the answer was rejected (${event.reason}${event.issues === 0 ? "" : `, ${event.issues} issue${event.issues === 1 ? "" : "s"}`})${event.again ? ", asked again" : ""}`
+    case "AnswerRepaired":
+      return `${who}: the answer was mended in ${event.repairs} place${event.repairs === 1 ? "" : "s"}`
+    case "AnswerDoubted":
+      return `${who}: accepted although ${event.check} had doubts`
+    case "PromptChanged":
+      return `${who}: ${event.failure}, the prompt was changed (${event.step})`
+    case "Degraded":
+      return `${who}: ${event.failure}, down to ${event.to}`
+    case "CacheRead":
+      return event.found === "nothing"
+        ? `${who}: nothing in the cache`
+        : `${who}: ${event.found} in the cache${event.ageMs === undefined ? "" : `, ${seconds(event.ageMs)} old`}`
+    case "CacheWritten":
+      return `${who}: the answer was cached`
+    case "CacheUnavailable":
+      return `${who}: the cache was not ${event.operation === "read" ? "read" : "written"} (${event.why})`
     case "Answered":
-      return `${who}: the answer, after ${seconds(event.elapsedMs)} and ${event.attempts} attempt${event.attempts === 1 ? "" : "s"}`
+      return `${who}: the answer${event.source === undefined ? "" : ` from ${event.source}`}, after ${seconds(event.elapsedMs)} and ${event.attempts} attempt${event.attempts === 1 ? "" : "s"}`
     case "CallFailed":
       return `${who}: no answer (${event.failure}) after ${seconds(event.elapsedMs)} and ${event.attempts} attempt${event.attempts === 1 ? "" : "s"}`
     case "CallInterrupted":

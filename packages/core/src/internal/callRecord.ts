@@ -10,7 +10,7 @@ import * as Cause from "effect/Cause"
 import { CurrentOverrides, type Overrides } from "../Call.ts"
 import { FailureModes, type Table } from "../FailureMode.ts"
 import type { LlmError } from "./llmError.ts"
-import { CurrentObserver, type Observer, type PolicyEvent } from "../PolicyEvent.ts"
+import { CurrentObserver, type Observer, type PolicyEvent, type Source } from "../PolicyEvent.ts"
 
 type AnyFiber = Fiber.Fiber<unknown, unknown>
 
@@ -43,6 +43,12 @@ export class CallRecord {
   patience = Infinity
   /** At most so many attempts, counting one for each alternative. */
   maxAttempts = Infinity
+  /** Only this candidate is asked, whatever the caller pinned: it has answered before. */
+  pinned: string | undefined
+  /** These candidates are passed over, besides those that the caller excluded. */
+  passedOver: ReadonlyArray<string> = []
+  /** The rung of a ladder that the answer came from. */
+  source: Source | undefined
   /** Who answered. */
   answered: { readonly provider: string; readonly model: string } | undefined
 
@@ -139,6 +145,7 @@ export const callEnded = (record: CallRecord, exit: Exit.Exit<unknown, unknown>,
       event: "Answered",
       provider: record.answered?.provider ?? record.composition,
       ...(record.answered === undefined ? {} : { model: record.answered.model }),
+      ...(record.source === undefined ? {} : { source: record.source }),
       text: textOr(text),
       attempts,
       elapsedMs,

@@ -197,6 +197,65 @@ export class DeadlineExceeded extends Schema.TaggedError<DeadlineExceeded, Evide
   }
 }
 
+/**
+ * Why an answer is not what was asked for.
+ *
+ * - `nothing found`: there is no JSON in it
+ * - `refusal`: the model declined in words
+ * - `truncated`: it was cut off
+ * - `unparseable`: what is there cannot be read, nor mended as far as allowed
+ * - `schema mismatch`: it does not fit the schema, or a check says no
+ * - `ambiguous`: more than one value fits, and the policy takes none
+ * - `too large`: it is past the limits
+ */
+export const RejectionReason = Schema.Literals([
+  "nothing found",
+  "refusal",
+  "truncated",
+  "unparseable",
+  "schema mismatch",
+  "ambiguous",
+  "too large",
+])
+
+/** Why an answer is not what was asked for. */
+export type RejectionReason = typeof RejectionReason.Type
+
+/** An answer that was not what was asked for. It holds no value of the answer, and no name that the model chose. */
+export const Rejection = Schema.Struct({
+  /** Who gave it. */
+  provider: Schema.String,
+  model: Schema.optionalKey(Schema.String),
+  reason: RejectionReason,
+  /** What was expected where: at most ten. */
+  issues: Schema.Array(Schema.Struct({ path: Schema.String, expected: Schema.String })),
+  /** How many issues more there were. */
+  more: Schema.Int,
+})
+
+/** An answer that was not what was asked for. */
+export interface Rejection extends Schema.Schema.Type<typeof Rejection> {}
+
+const rejectionWords: Record<RejectionReason, string> = {
+  "nothing found": "It holds no JSON.",
+  refusal: "The model declined.",
+  truncated: "It was cut off before its end.",
+  unparseable: "It cannot be read as JSON.",
+  "schema mismatch": "It does not fit the schema.",
+  ambiguous: "More than one value in it fits.",
+  "too large": "It is larger than the limits allow.",
+}
+
+const rejectionRemedy: Record<RejectionReason, string> = {
+  "nothing found": "Ask again and say what was wrong.",
+  refusal: "Change the prompt, or let another provider answer.",
+  truncated: "Allow a longer answer (maxTokens), or ask for less.",
+  unparseable: "Ask again and say what was wrong.",
+  "schema mismatch": "Ask again and say what was wrong.",
+  ambiguous: "Ask for one value only, or take the latest.",
+  "too large": "Ask for less, or raise the limits.",
+}
+
 /** The provider answered with something that is not an answer (protocol), or not the answer asked for (content). */
 export class InvalidResponse extends Schema.TaggedError<InvalidResponse, Evidence>()("InvalidResponse", {
   ...common("InvalidResponse"),
@@ -204,11 +263,20 @@ export class InvalidResponse extends Schema.TaggedError<InvalidResponse, Evidenc
   kind: Schema.Literals(["protocol", "content"]).pipe(
     Schema.withConstructorDefault(Effect.succeed<"protocol" | "content">("protocol")),
   ),
+  /** Why the last answer was not what was asked for, where that is known. */
+  reason: Schema.optionalKey(RejectionReason),
+  /** All answers that were not what was asked for, in order. */
+  rejections: Schema.optionalKey(Schema.Array(Rejection)),
 }) {
   override get message(): string {
-    return this.kind === "protocol"
-      ? `${who(this)} sent something that is not an answer of its API${http(this)}.${more(this)} Ask again, or let another provider answer.`
-      : `${who(this)} answered, but not in the form asked for.${more(this)} Ask again and say what was wrong.`
+    if (this.kind === "protocol") {
+      return `${who(this)} sent something that is not an answer of its API${http(this)}.${more(this)} Ask again, or let another provider answer.`
+    }
+    const { reason, rejections } = this
+    const why = reason === undefined ? "" : ` ${rejectionWords[reason]}`
+    const asked = rejections === undefined || rejections.length < 2 ? "" : ` It was asked ${rejections.length} times.`
+    const remedy = reason === undefined ? "Ask again and say what was wrong." : rejectionRemedy[reason]
+    return `${who(this)} answered, but not in the form asked for.${why}${asked}${more(this)} ${remedy}`
   }
 }
 
