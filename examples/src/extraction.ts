@@ -6,10 +6,11 @@
  * compiler names those that remain.
  *
  * Four mails come in. One is fine, one is too long, one is answered with
- * something that is no invoice, and one meets a bad day of all providers.
+ * something that is no invoice at first and is asked about again, and one meets
+ * a bad day of all providers.
  */
 import { NodeHttpClient } from "@effect/platform-node"
-import { type LlmError, TypedLanguageModel, Understudy } from "@understudy/core"
+import { type LlmError, PolicyEvent, TypedLanguageModel, Understudy } from "@understudy/core"
 import { AnthropicMessages, OpenAiChat } from "@understudy/providers"
 import { Upstream } from "@understudy/testkit"
 import { Console, DateTime, Effect, Redacted, Schema } from "effect"
@@ -29,7 +30,7 @@ const Invoice = Schema.Struct({
 // 2. The model: what a composition leaves is in its type
 // ---------------------------------------------------------------------------
 
-// These five leave `Understudy.make` for language models. The methods of the
+// These six leave `Understudy.make` for language models. The methods of the
 // typed model add what `effect/ai` itself raises: InvalidResponse, InvalidRequest
 // and UnknownFailure.
 class Model extends TypedLanguageModel.Service<
@@ -39,6 +40,7 @@ class Model extends TypedLanguageModel.Service<
   | LlmError.ContextLengthExceeded
   | LlmError.DeadlineExceeded
   | LlmError.InvalidRequest
+  | LlmError.InvalidResponse
 >()("examples/Model") {}
 
 // ---------------------------------------------------------------------------
@@ -53,8 +55,9 @@ const ask = (mail: string) =>
   })
 
 /**
- * Too long: shorten it. Not an invoice: say so once, and ask again. What is left
- * is exactly what the type says; try to remove a tag from it.
+ * Too long: shorten it. An answer that is no invoice is asked for again by the
+ * composition, and only when that is of no use it is InvalidResponse. What is
+ * left is exactly what the type says; try to remove a tag from it.
  */
 const extract = (
   mail: string,
@@ -69,21 +72,21 @@ const extract = (
         Effect.andThen(ask(mail.slice(0, 100))),
       ),
     ),
-    Effect.catchTag("InvalidResponse", (failure) =>
-      Console.log(`  not an invoice (${failure.kind}): asking once more`).pipe(
-        Effect.andThen(ask(`${mail}\n\nYour last answer did not fit the schema.`)),
-      ),
-    ),
     Effect.catchTags({
       // Twice is enough.
       ContextLengthExceeded: () => Effect.succeed(undefined),
-      InvalidResponse: () => Effect.succeed(undefined),
       // A person must look at these.
+      InvalidResponse: () => Effect.succeed(undefined),
       ContentFiltered: () => Effect.succeed(undefined),
       // A bug of ours, the schema perhaps.
       InvalidRequest: (failure) => Effect.die(failure),
     }),
   )
+
+/** Tells of answers that were refused. */
+const tell: PolicyEvent.Observer = (event) => {
+  if (event.event === "AnswerRejected") console.log(`  ${event.reason}${event.again ? ": asked again" : ""}`)
+}
 
 /** At the edge of the program nothing may be left: `never`. */
 const read = (subject: string, mail: string): Effect.Effect<void, never, Model> =>
@@ -101,6 +104,7 @@ const read = (subject: string, mail: string): Effect.Effect<void, never, Model> 
       DeadlineExceeded: () => Console.log("  later: it took too long"),
       UnknownFailure: () => Console.log("  later: something new"),
     }),
+    PolicyEvent.observe(tell),
   )
 
 // ---------------------------------------------------------------------------

@@ -25,6 +25,7 @@ export class Model extends Provider.Service<
     | LlmError.ContextLengthExceeded
     | LlmError.DeadlineExceeded
     | LlmError.InvalidRequest
+    | LlmError.InvalidResponse
   >
 >()("examples/Model") {}
 
@@ -47,6 +48,8 @@ export const summarize = (text: string): Effect.Effect<string, LlmError.InvalidR
         ContentFiltered: () => Effect.succeed("No summary of this text."),
         ContextLengthExceeded: () => Effect.succeed("The text is too long."),
         DeadlineExceeded: () => Effect.succeed("No summary in time."),
+        // In the type of a composition since it judges answers that are asked for as JSON; this one is text.
+        InvalidResponse: () => Effect.succeed("No summary."),
       }),
     )
   })

@@ -24,7 +24,7 @@ A long mail
   too long for first: asking with the first 100 characters
   A-2: 90.5 EUR, due 2026-03-01
 A greeting card
-  not an invoice (content): asking once more
+  nothing found: asked again
   A-3: 12 EUR, due 2026-03-01
 A bad day
   later: ProviderUnavailable, ProviderUnavailable, QuotaExhausted

@@ -23,6 +23,7 @@ import * as Option from "effect/Option"
 import * as Tracer from "effect/Tracer"
 import type { Face, Inspector, Subject } from "./Face.ts"
 import { Verdict } from "./Face.ts"
+import { type Told, tokensOf } from "./internal/events/told.ts"
 import type { Delivered, ProviderFailure } from "./internal/llmError.ts"
 import {
   ContentFiltered,
@@ -90,7 +91,24 @@ const judge = (answer: Answer, subject: Subject): ProviderFailure | undefined =>
     : new InvalidResponse({ ...subject, kind: "protocol", detail: "The answer is empty." })
 }
 
+/** What the parts that tell it say: the model that answered, and the end. */
+const toldOf = (
+  metadata: Response.ResponseMetadataPartEncoded | undefined,
+  finish: Response.FinishPartEncoded | undefined,
+): Told => ({
+  model: metadata?.modelId,
+  ...(finish === undefined ? {} : { usage: tokensOf(finish.usage), finish: finish.reason }),
+})
+
+const told = (answer: Answer): Told =>
+  toldOf(
+    answer.findLast((part) => part.type === "response-metadata"),
+    answer.findLast((part) => part.type === "finish"),
+  )
+
 const inspect = (subject: Subject): Inspector<Part, Hidden> => {
+  let metadata: Response.ResponseMetadataPartEncoded | undefined
+  let finish: Response.FinishPartEncoded | undefined
   let parts = 0
   let characters = 0
   let inside: Delivered["inside"] = "nothing"
@@ -112,6 +130,9 @@ const inspect = (subject: Subject): Inspector<Part, Hidden> => {
           inside = "tool call"
           return Verdict.content
         case "response-metadata":
+          parts++
+          metadata = part
+          return Verdict.preamble
         case "text-start":
         case "reasoning-start":
           parts++
@@ -124,6 +145,7 @@ const inspect = (subject: Subject): Inspector<Part, Hidden> => {
           return Verdict.preamble
         case "finish":
           parts++
+          finish = part
           return part.reason === "content-filter" || part.reason === "error" ? Verdict.failure : Verdict.end
         case "error":
           return Verdict.failure
@@ -137,6 +159,7 @@ const inspect = (subject: Subject): Inspector<Part, Hidden> => {
       (part.type === "finish" ? failureOfFinish(part.reason, subject) : undefined) ??
       failureOfErrorPart(part.type === "error" ? part.error : part, subject),
     delivered: () => ({ parts, characters, inside }),
+    told: () => toldOf(metadata, finish),
   }
 }
 
@@ -180,6 +203,83 @@ export const request = (
   incrementalPrompt: undefined,
 })
 
+/** A whole answer as the parts of a stream. */
+export const streamed = (answer: Answer): ReadonlyArray<Part> =>
+  answer.flatMap((part, index): ReadonlyArray<Part> => {
+    const id = `${part.type}-${index}`
+    switch (part.type) {
+      case "text":
+        return [
+          { type: "text-start", id, ...(part.metadata === undefined ? {} : { metadata: part.metadata }) },
+          { type: "text-delta", id, delta: part.text },
+          { type: "text-end", id },
+        ]
+      case "reasoning":
+        return [
+          { type: "reasoning-start", id, ...(part.metadata === undefined ? {} : { metadata: part.metadata }) },
+          { type: "reasoning-delta", id, delta: part.text },
+          { type: "reasoning-end", id },
+        ]
+      default:
+        return [part]
+    }
+  })
+
+/** The parts of a whole stream as an answer: deltas are joined, each block where it began. */
+export const collected = (parts: Iterable<Part>): Answer => {
+  const out: Array<Answer[number] | Block> = []
+  const open = new Map<string, Block>()
+  for (const part of parts) {
+    switch (part.type) {
+      case "text-start":
+      case "reasoning-start": {
+        const block = new Block(part.type === "text-start" ? "text" : "reasoning", part.metadata)
+        open.set(`${block.type} ${part.id}`, block)
+        out.push(block)
+        break
+      }
+      case "text-delta":
+      case "text-end":
+        open.get(`text ${part.id}`)?.hear(part)
+        break
+      case "reasoning-delta":
+      case "reasoning-end":
+        open.get(`reasoning ${part.id}`)?.hear(part)
+        break
+      case "tool-params-start":
+      case "tool-params-delta":
+      case "tool-params-end":
+      case "error":
+        break
+      default:
+        out.push(part)
+    }
+  }
+  return out.map((part) => (part instanceof Block ? part.whole() : part))
+}
+
+/** A block of text or reasoning while its deltas come. Signatures come with any of them. */
+class Block {
+  readonly type: "text" | "reasoning"
+  private metadata: Response.ProviderMetadata | undefined
+  private text = ""
+
+  constructor(type: "text" | "reasoning", metadata: Response.ProviderMetadata | undefined) {
+    this.type = type
+    this.metadata = metadata
+  }
+
+  hear(part: { readonly delta?: string; readonly metadata?: Response.ProviderMetadata | undefined }): void {
+    if (part.delta !== undefined) this.text += part.delta
+    if (part.metadata !== undefined) this.metadata = { ...this.metadata, ...part.metadata }
+  }
+
+  whole(): Answer[number] {
+    const { metadata, text, type } = this
+    return metadata === undefined ? { type, text } : { type, text, metadata }
+  }
+}
+
 /** The text of a part of a stream: that of a text delta, else nothing. */
 export const partText = (part: Part): string => (part.type === "text-delta" ? part.delta : "")
 
@@ -191,4 +291,5 @@ export const languageModelFace: LanguageModelFace = {
   inspect,
   text,
   partText,
+  told,
 }

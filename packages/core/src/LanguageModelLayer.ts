@@ -59,22 +59,29 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { toAiError } from "./AiFailure.ts"
-import { hooks } from "./internal/ai/hooks.ts"
+import { hooks, type Options } from "./internal/ai/hooks.ts"
 import type { LanguageModelFace } from "./LanguageModelFace.ts"
 import type { LlmError } from "./internal/llmError.ts"
 import type { Provider } from "./internal/provider.ts"
 
+export {
+  /** What a way out may be told: how its answers are judged. */
+  type Options,
+}
+
 /** The `LanguageModel` of a provider. Its failures are inside `AiError`. */
 export const make = <E extends LlmError, R>(
   provider: Provider<LanguageModelFace, E, R>,
+  options?: Options,
 ): Effect.Effect<LanguageModel.LanguageModel, never, R> =>
   Effect.flatMap(
-    hooks(provider, (failure, method) => toAiError(failure, { method })),
+    hooks(provider, (failure, method) => toAiError(failure, { method }), options),
     LanguageModel.make,
   )
 
 /** A layer with the `LanguageModel` of a provider, and the names of the composition. */
 export const layer = <E extends LlmError, R>(
   provider: Provider<LanguageModelFace, E, R>,
+  options?: Options,
 ): Model.Model<string, LanguageModel.LanguageModel, Exclude<R, Scope.Scope>> =>
-  Model.make(provider.name, provider.model, Layer.effect(LanguageModel.LanguageModel)(make(provider)))
+  Model.make(provider.name, provider.model, Layer.effect(LanguageModel.LanguageModel)(make(provider, options)))

@@ -54,16 +54,21 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { toAiError, toCoreFailure } from "./AiFailure.ts"
-import { hooks } from "./internal/ai/hooks.ts"
+import { hooks, type Options } from "./internal/ai/hooks.ts"
 import { type GenerateObject, type GenerateText, type StreamText, withFailures } from "./internal/ai/signatures.ts"
 import type { LanguageModelFace } from "./LanguageModelFace.ts"
-import type { LlmError, StreamInterrupted } from "./internal/llmError.ts"
+import type { InvalidResponse, LlmError, StreamInterrupted } from "./internal/llmError.ts"
 import type { Provider } from "./internal/provider.ts"
 
 /** Marks typed language models. */
 export const TypeId: TypeId = "~@understudy/core/TypedLanguageModel"
 /** Marks typed language models. */
 export type TypeId = "~@understudy/core/TypedLanguageModel"
+
+export {
+  /** What a way out may be told: how its answers are judged. */
+  type Options,
+}
 
 /** A language model whose failures are `E`, and those that `effect/ai` raises around it. */
 export interface TypedLanguageModel<out E> {
@@ -79,18 +84,19 @@ export interface TypedLanguageModel<out E> {
 /** The typed language model of a provider. */
 export const make = <E extends LlmError, R>(
   provider: Provider<LanguageModelFace, E, R>,
+  options?: Options,
 ): Effect.Effect<TypedLanguageModel<E>, never, R> => {
   const subject = { provider: provider.name, model: provider.model }
   // The errors of these hooks, and no other: a tool's handler may raise one of another model.
-  const own = new WeakMap<AiError.AiError, E | StreamInterrupted>()
+  const own = new WeakMap<AiError.AiError, E | InvalidResponse | StreamInterrupted>()
   const back = (error: unknown): unknown =>
     AiError.isAiError(error) ? (own.get(error) ?? toCoreFailure(error, subject)) : error
-  const remember = (failure: E | StreamInterrupted, method: string): AiError.AiError => {
+  const remember = (failure: E | InvalidResponse | StreamInterrupted, method: string): AiError.AiError => {
     const error = toAiError(failure, { method })
     own.set(error, failure)
     return error
   }
-  return hooks(provider, remember).pipe(
+  return hooks(provider, remember, options).pipe(
     Effect.flatMap(LanguageModel.make),
     Effect.map((model) => ({
       [TypeId]: TypeId,
@@ -106,7 +112,10 @@ export interface ServiceClass<
   in out E extends LlmError,
 > extends Context.ServiceClass<Self, Id, TypedLanguageModel<E>> {
   /** A layer with a provider that leaves no failures but those of the service. */
-  readonly layer: <R>(provider: Provider<LanguageModelFace, E, R>) => Layer.Layer<Self, never, Exclude<R, Scope.Scope>>
+  readonly layer: <R>(
+    provider: Provider<LanguageModelFace, E, R>,
+    options?: Options,
+  ) => Layer.Layer<Self, never, Exclude<R, Scope.Scope>>
 }
 
 /**
@@ -118,7 +127,9 @@ export const Service =
   <const Id extends string>(id: Id): ServiceClass<Self, Id, E> => {
     const service = Context.Service<Self, TypedLanguageModel<E>>()(id)
     return Object.assign(service, {
-      layer: <R>(provider: Provider<LanguageModelFace, E, R>): Layer.Layer<Self, never, Exclude<R, Scope.Scope>> =>
-        Layer.effect(service)(make(provider)),
+      layer: <R>(
+        provider: Provider<LanguageModelFace, E, R>,
+        options?: Options,
+      ): Layer.Layer<Self, never, Exclude<R, Scope.Scope>> => Layer.effect(service)(make(provider, options)),
     })
   }

@@ -494,12 +494,11 @@ describe("AiSdkModel answers", () => {
     }),
   )
 
-  it.effect("are failures when they are empty, say so, or hold calls that are not JSON", () =>
+  it.effect("are failures when they are empty or say so", () =>
     Effect.gen(function* () {
       const rows: ReadonlyArray<readonly [LanguageModelV4GenerateResult, LlmError.Tag]> = [
         [result([]), "InvalidResponse"],
         [result([{ type: "text", text: "" }]), "InvalidResponse"],
-        [result([{ type: "tool-call", toolCallId: "c", toolName: "weather", input: "{" }]), "InvalidResponse"],
         [
           result([{ type: "text", text: "I will" }], { finishReason: { unified: "content-filter", raw: "refusal" } }),
           "ContentFiltered",
@@ -523,6 +522,12 @@ describe("AiSdkModel answers", () => {
         const failure = yield* Effect.flip(AiSdkModel.make({ model }).generate(request))
         assert.strictEqual(failure._tag, tag, JSON.stringify(answer))
       }
+      const torn = fake({
+        answer: () =>
+          Promise.resolve(result([{ type: "tool-call", toolCallId: "c", toolName: "weather", input: "{city" }])),
+      })
+      const call = yield* AiSdkModel.make({ model: torn.model }).generate(request)
+      assert.strictEqual(call.find((part) => part.type === "tool-call")?.params, "{city")
       const paused = fake({ answer: () => Promise.resolve(result([], { finishReason: finish("stop", "pause_turn") })) })
       const pause = yield* AiSdkModel.make({ model: paused.model }).generate(request)
       assert.deepInclude(pause.at(-1), { type: "finish", reason: "pause" })

@@ -511,6 +511,27 @@ describe("AnthropicMessages streams", () => {
     }),
   )
 
+  it.effect("keep arguments of a tool that are not JSON as the text that they are", () =>
+    Effect.gen(function* () {
+      const parts = yield* partsOf(
+        claude,
+        events(
+          start(),
+          {
+            type: "content_block_start",
+            index: 0,
+            content_block: { type: "tool_use", id: "t", name: "stop", input: {} },
+          },
+          { type: "content_block_delta", index: 0, delta: { type: "input_json_delta", partial_json: "{oops" } },
+          { type: "content_block_stop", index: 0 },
+          end("tool_use"),
+          { type: "message_stop" },
+        ),
+      )
+      assert.deepInclude(parts, { type: "tool-call", id: "t", name: "stop", params: "{oops" })
+    }),
+  )
+
   it.effect("end with the failure that stands in them", () =>
     Effect.gen(function* () {
       const error = { type: "error", error: { type: "overloaded_error", message: "Overloaded" }, request_id: "req_7" }
@@ -522,19 +543,6 @@ describe("AnthropicMessages streams", () => {
         [events(start(), ...textBlock("a"), end("model_context_window_exceeded")), "ContextLengthExceeded"],
         [events(start(), end("end_turn"), { type: "message_stop" }), "InvalidResponse"],
         [`${events(start())}event: content_block_delta\ndata: {oops\n\n`, "InvalidResponse"],
-        [
-          events(
-            start(),
-            {
-              type: "content_block_start",
-              index: 0,
-              content_block: { type: "tool_use", id: "t", name: "stop", input: {} },
-            },
-            { type: "content_block_delta", index: 0, delta: { type: "input_json_delta", partial_json: "{oops" } },
-            { type: "content_block_stop", index: 0 },
-          ),
-          "InvalidResponse",
-        ],
         [JSON.stringify(error), "Overloaded"],
         ["<!doctype html>", "InvalidResponse"],
       ]

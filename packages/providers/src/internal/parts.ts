@@ -61,7 +61,11 @@ export const usage = (said: {
 // Tools
 // ---------------------------------------------------------------------------
 
-/** The parameters of a tool call. None at all are an empty object. */
+/**
+ * The parameters of a tool call. None at all are an empty object. What is not
+ * strict JSON stays the text that it is, for whoever judges the answer: it can
+ * be mended, or asked for again. What was cut off is of no use to anyone.
+ */
 export const params = (
   asked: Asked.Asked,
   json: string,
@@ -71,10 +75,9 @@ export const params = (
   try {
     return { value: Tool.unsafeSecureJsonParse(json) }
   } catch {
-    const detail = cut
-      ? "It reached its token limit inside the arguments of a tool call."
-      : "The arguments of a tool call are not JSON."
-    return Asked.invalid(asked, "content", detail, json)
+    return cut
+      ? Asked.invalid(asked, "content", "It reached its token limit inside the arguments of a tool call.", json)
+      : { value: json }
   }
 }
 
@@ -106,27 +109,4 @@ export class Blocks {
     out.push(kind === "text" ? { type: "text-end", id } : { type: "reasoning-end", id })
     this.open = undefined
   }
-}
-
-/** A whole answer as the parts of a stream. */
-export const streamed = (answer: ReadonlyArray<Response.PartEncoded>): ReadonlyArray<Part> => {
-  const out: Array<Part> = []
-  for (const [index, part] of answer.entries()) {
-    const id = `${part.type}-${index}`
-    switch (part.type) {
-      case "text":
-        out.push({ type: "text-start", id }, { type: "text-delta", id, delta: part.text }, { type: "text-end", id })
-        break
-      case "reasoning":
-        out.push(
-          { type: "reasoning-start", id, metadata: part.metadata },
-          { type: "reasoning-delta", id, delta: part.text },
-          { type: "reasoning-end", id },
-        )
-        break
-      default:
-        out.push(part)
-    }
-  }
-  return out
 }

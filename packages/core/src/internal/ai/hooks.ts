@@ -8,9 +8,10 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Span } from "effect/Tracer"
 import type { LanguageModelFace, Request } from "../../LanguageModelFace.ts"
-import type { LlmError, StreamInterrupted } from "../llmError.ts"
+import type { InvalidResponse, LlmError, StreamInterrupted } from "../llmError.ts"
 import * as Origin from "../../Origin.ts"
 import type { Provider } from "../provider.ts"
+import * as StructuredOutput from "../../StructuredOutput.ts"
 import { ambient } from "./ambient.ts"
 import { marked } from "./marked.ts"
 
@@ -42,20 +43,30 @@ const annotate = (span: Span, parts: Iterable<Response.AnyPartEncoded>): void =>
   }
 }
 
+/** What a way out may be told. */
+export interface Options {
+  /** How answers are searched, mended, judged and asked for again; `false` for not at all. */
+  readonly structured?: StructuredOutput.Options | false | undefined
+}
+
 /** The hooks of a provider. `toAiError` makes the errors that leave them. */
 export const hooks = <E extends LlmError, R>(
   provider: Provider<LanguageModelFace, E, R>,
-  toAiError: (failure: E | StreamInterrupted, method: string) => AiError.AiError,
-): Effect.Effect<Hooks, never, R> =>
-  Effect.map(ambient<R>(), (services) => {
-    const self = marked(provider)
+  toAiError: (failure: E | InvalidResponse | StreamInterrupted, method: string) => AiError.AiError,
+  options: Options = {},
+): Effect.Effect<Hooks, never, R> => {
+  const self: Provider<LanguageModelFace, E | InvalidResponse, R> =
+    options.structured === false ? marked(provider) : marked(provider.pipe(StructuredOutput.with(options.structured)))
+  return Effect.map(ambient<R>(), (services) => {
     // What was refused although the prompt was whole, by the span of the question.
     const refused = new WeakMap<Span, AiError.AiError>()
-    const failed = (options: LanguageModel.ProviderOptions, method: string) => (failure: E | StreamInterrupted) => {
-      const error = toAiError(failure, method)
-      if (options.incrementalPrompt !== undefined) refused.set(options.span, error)
-      return error
-    }
+    const failed =
+      (options: LanguageModel.ProviderOptions, method: string) =>
+      (failure: E | InvalidResponse | StreamInterrupted) => {
+        const error = toAiError(failure, method)
+        if (options.incrementalPrompt !== undefined) refused.set(options.span, error)
+        return error
+      }
     const before = (options: LanguageModel.ProviderOptions): AiError.AiError | undefined =>
       options.incrementalFallback === true ? refused.get(options.span) : undefined
 
@@ -90,3 +101,4 @@ export const hooks = <E extends LlmError, R>(
       },
     }
   })
+}

@@ -17,7 +17,7 @@ import * as Effect from "effect/Effect"
 import * as Base64 from "effect/encoding/Base64"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import type { Answer, Part, Request } from "../../LanguageModelFace.ts"
+import { type Answer, type Part, type Request, streamed } from "../../LanguageModelFace.ts"
 
 /** Tools without their handlers, which nobody asks for: they run above. */
 const handlerless = (tools: ReadonlyArray<Tool.Any>): Toolkit.WithHandler<any> => ({
@@ -79,7 +79,7 @@ export const stream = (model: LanguageModel.LanguageModel, request: Request): St
         apart,
       )
     : // There is no stream of an object: it comes whole.
-      Stream.fromIterableEffect(Effect.map(generate(model, request), (answer) => answer.flatMap(streamed)))
+      Stream.fromIterableEffect(Effect.map(generate(model, request), streamed))
 
 // ---------------------------------------------------------------------------
 // Structured output
@@ -131,24 +131,3 @@ const encode = (part: Response.AnyPart): Response.AnyPartEncoded => {
 
 /** A decoded output is among the encoded forms. */
 type EncodedOutput = ReadonlyArray<Prompt.TextPartEncoded | Prompt.FilePartEncoded> | undefined
-
-/** A part of an answer as parts of a stream. */
-const streamed = (part: Answer[number], index: number): ReadonlyArray<Part> => {
-  const id = `${part.type}-${index}`
-  switch (part.type) {
-    case "text":
-      return [
-        { type: "text-start", id, metadata: part.metadata },
-        { type: "text-delta", id, delta: part.text },
-        { type: "text-end", id },
-      ]
-    case "reasoning":
-      return [
-        { type: "reasoning-start", id, metadata: part.metadata },
-        { type: "reasoning-delta", id, delta: part.text },
-        { type: "reasoning-end", id },
-      ]
-    default:
-      return [part]
-  }
-}

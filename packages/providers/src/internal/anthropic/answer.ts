@@ -1,6 +1,6 @@
 /** Messages, whole and in events, as response parts. */
 import type * as Classifier from "@understudy/core/Classifier"
-import type * as LanguageModelFace from "@understudy/core/LanguageModelFace"
+import * as LanguageModelFace from "@understudy/core/LanguageModelFace"
 import type { ProviderFailure } from "@understudy/core/LlmError"
 import type * as Response from "effect/ai/Response"
 import * as Asked from "../asked.ts"
@@ -171,7 +171,7 @@ export class Decoder implements Wire.Decoder {
 
   whole(value: unknown): ReadonlyArray<Part> | ProviderFailure {
     const answer = parts(this.context, value)
-    return Parts.isFailure(answer) ? answer : Parts.streamed(answer)
+    return Parts.isFailure(answer) ? answer : LanguageModelFace.streamed(answer)
   }
 
   end(): ProviderFailure | undefined {
