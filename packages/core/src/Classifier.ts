@@ -39,6 +39,7 @@ import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Hint from "./Hint.ts"
 import * as Answers from "./internal/classifier/answers.ts"
+import * as Filtered from "./internal/classifier/filtered.ts"
 import type { Rule, RuleTag, When, Where } from "./internal/classifier/rules.ts"
 import * as Rules from "./internal/classifier/rules.ts"
 import * as Said from "./internal/classifier/said.ts"
@@ -281,8 +282,15 @@ const build: {
   ConnectionFailed: (fields, rule) => new LlmError.ConnectionFailed({ ...fields, fault: rule.fault ?? "other" }),
   TimedOut: (fields, rule) => new LlmError.TimedOut({ ...fields, phase: rule.phase ?? "provider" }),
   InvalidResponse: (fields, rule) => new LlmError.InvalidResponse({ ...fields, kind: rule.kind ?? "protocol" }),
-  ContentFiltered: (fields, rule) =>
-    new LlmError.ContentFiltered(rule.stage === undefined ? fields : { ...fields, stage: rule.stage }),
+  ContentFiltered: (fields, rule, seen) => {
+    const { categories, named } = Filtered.objectionOf(seen.said.values)
+    return new LlmError.ContentFiltered({
+      ...fields,
+      ...(rule.stage === undefined ? {} : { stage: rule.stage }),
+      ...(categories.length === 0 ? {} : { categories }),
+      ...(named === undefined ? {} : { named }),
+    })
+  },
   ContextLengthExceeded: (fields, _, seen) =>
     new LlmError.ContextLengthExceeded({ ...fields, ...Tokens.window(seen.text, seen.said.values) }),
   AuthenticationFailed: (fields, _, __, subject) =>

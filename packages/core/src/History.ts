@@ -48,7 +48,17 @@ import * as Hash from "effect/Hash"
 import { markAll, markBeginning } from "./internal/ai/marked.ts"
 import type { Answer, LanguageModelFace, Part, Request } from "./LanguageModelFace.ts"
 import * as Origin from "./Origin.ts"
-import { fromParts, fromPlan, namesOf, need, type Opened, peek, planOf, type Provider } from "./internal/provider.ts"
+import {
+  fromParts,
+  fromPlan,
+  namesOf,
+  need,
+  type Opened,
+  peek,
+  planOf,
+  type Provider,
+  within,
+} from "./internal/provider.ts"
 
 /** The longest id of a tool call that every dialect accepts. */
 export const maxToolIdLength = 40
@@ -252,5 +262,6 @@ export const guard = <E, R>(self: Provider<LanguageModelFace, E, R>): Provider<L
     inside: namesOf(self),
     peek: (context, record, now) => peek(self, context, record, now),
     need: (kind) => need(self, kind),
+    within: (record) => within(self, record),
   })
 }

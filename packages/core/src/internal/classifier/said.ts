@@ -145,7 +145,7 @@ const looksLikeSecret =
   /^(?:sk|pk|rk|gsk|xai|hf|r8|pplx|fw|key|ghp|bearer|basic|aiza|akia|asia|eyj)(?:[-_ ]|[a-z0-9]{12})/i
 
 /** An identifier, or nothing: what may be a key or a sentence is not kept. */
-const identifier = (u: unknown): string | undefined =>
+export const identifier = (u: unknown): string | undefined =>
   typeof u === "string" && /^[\w.:=+/-]{4,128}$/.test(u) && !looksLikeSecret.test(u) ? u : undefined
 
 const exceptionName = /\b([A-Z][A-Za-z]{2,60}(?:Error|Exception|Fault))\b/g
