@@ -123,6 +123,10 @@ const link = (): void => {
   const optional = join(root, "packages/providers/node_modules/@ai-sdk")
   mkdirSync(join(modules, "@ai-sdk"), { recursive: true })
   for (const name of readdirSync(optional)) symlinkSync(join(optional, name), join(modules, "@ai-sdk", name))
+  mkdirSync(join(modules, "@types"), { recursive: true })
+  for (const name of ["express", "hono", "@types/express"]) {
+    symlinkSync(join(root, "packages/core/node_modules", name), join(modules, name))
+  }
 }
 
 /** A block that is written to a file of its own: one line before it names its origin. */
