@@ -39,6 +39,7 @@ import type * as EmbeddingModel from "effect/ai/EmbeddingModel"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { type Face, type Subject, Verdict } from "./Face.ts"
+import { tokensOf } from "./internal/events/told.ts"
 import { InvalidRequest, InvalidResponse, type StreamInterrupted } from "./internal/llmError.ts"
 import { make as makeProvider, type Provider } from "./internal/provider.ts"
 
@@ -74,6 +75,7 @@ export const embeddingModelFace: EmbeddingModelFace = {
   }),
   text: () => "",
   partText: () => "",
+  told: ({ usage }) => ({ usage: tokensOf({ inputTokens: { total: usage.inputTokens }, outputTokens: {} }) }),
 }
 
 /**

@@ -11,6 +11,7 @@
  * A stream's inspector is made for each attempt and may remember what it saw,
  * because a part alone does not always tell (bytes are split anywhere).
  */
+import type { Told } from "./internal/events/told.ts"
 import type { Delivered, LlmError } from "./internal/llmError.ts"
 
 /** Who is asked: goes into the failures that the face finds. */
@@ -37,6 +38,8 @@ export interface Inspector<in Part, out Hidden = LlmError> {
   readonly failure: (part: Part) => Hidden
   /** What the caller has had so far. */
   readonly delivered: () => Delivered
+  /** What the stream has told about itself so far, for events. */
+  readonly told?: () => Told | undefined
 }
 
 /** What a provider is asked, what it answers, and which failures the face itself finds in answers and parts. */
@@ -52,9 +55,13 @@ export interface Face<in out Request, in out Answer, in out Part, out Hidden = n
   readonly text: (answer: Answer) => string
   /** The text of a part, for events. */
   readonly partText: (part: Part) => string
+  /** What an answer tells about itself, for events. */
+  readonly told?: (answer: Answer) => Told | undefined
   /** Never present: carries the types. */
   readonly "~types"?: { readonly request: (_: Request) => Request; readonly answer: Answer; readonly part: Part }
 }
+
+export type { Told }
 
 /** Any face. */
 // eslint-disable-next-line typescript/no-explicit-any -- a bound over an invariant type needs it

@@ -24,10 +24,13 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import * as StreamModule from "effect/Stream"
+import { layerHearing } from "./internal/events/hearing.ts"
+import { Finish, Tokens } from "./internal/events/told.ts"
 import { RejectionReason, tags, TimeoutPhase } from "./internal/llmError.ts"
 
 const common = {
@@ -38,7 +41,42 @@ const common = {
 }
 const asked = { ...common, provider: Schema.String, model: Schema.optionalKey(Schema.String) }
 const FailureTag = Schema.Literals(tags as [(typeof tags)[number], ...Array<(typeof tags)[number]>])
-const circuit = { ...asked, /** The key of the circuit. */ circuit: Schema.String }
+const Limit = Schema.Literals(["bulkhead", "rate limit"])
+const circuit = {
+  ...asked,
+  /** The key of the circuit. */
+  circuit: Schema.String,
+  /** It is disabled by hand: nothing was rejected, and this is what would have been. */
+  shadow: Schema.optionalKey(Schema.Boolean),
+}
+const attempted = {
+  ...asked,
+  attempt: Schema.Int,
+  /** What kind of thing is asked: the name of its face. */
+  face: Schema.optionalKey(Schema.String),
+}
+const ended = {
+  ...attempted,
+  elapsedMs: Schema.Finite,
+  /** What it cost, as far as the provider told. */
+  usage: Schema.optionalKey(Tokens),
+  /** The model that answered, as the provider names it. */
+  responseModel: Schema.optionalKey(Schema.String),
+  /** Why the answer ended. */
+  finish: Schema.optionalKey(Finish),
+}
+
+/** Why a circuit opened. */
+const CircuitReason = Schema.Literals([
+  "failures in a row",
+  "failures",
+  "failure rate",
+  "slow rate",
+  "at once",
+  "hint",
+  "probe",
+  "by hand",
+])
 
 /** The rungs of a degradation ladder, which are the sources of answers. */
 export const Source = Schema.Literals(["primary", "cache", "model", "simplified", "stale", "fallback"])
@@ -54,31 +92,87 @@ export const PolicyEvent = Schema.Union([
   /** A call begins. `provider` is the composition's name. */
   of("CallStarted", { ...common, provider: Schema.String }),
   /** A provider is asked. `attempt` counts from 1 over the whole call. */
-  of("AttemptStarted", { ...asked, attempt: Schema.Int }),
+  of("AttemptStarted", {
+    ...attempted,
+    /** Is a stream asked for? */
+    streaming: Schema.optionalKey(Schema.Boolean),
+    /** The time it gets: for an answer, or for a stream's first content. */
+    limitMs: Schema.optionalKey(Schema.Finite),
+    /** Whose limit that is: its own clock, its share beside other candidates, or the deadline of the call. */
+    limitBy: Schema.optionalKey(Schema.Literals(["clock", "share", "deadline"])),
+    /** What the call has left until its deadline. */
+    leftMs: Schema.optionalKey(Schema.Finite),
+    /** Other candidates that could be asked now. */
+    alternatives: Schema.optionalKey(Schema.Int),
+  }),
   /** The attempt failed, after `elapsedMs`. `phase`: which clock ran out, for `TimedOut`. */
   of("AttemptFailed", {
-    ...asked,
-    attempt: Schema.Int,
+    ...ended,
     failure: FailureTag,
     phase: Schema.optionalKey(TimeoutPhase),
-    elapsedMs: Schema.Finite,
+    /** The HTTP status. */
+    status: Schema.optionalKey(Schema.Int),
+    /** When the provider said to come back: the hint. */
+    retryAfterMs: Schema.optionalKey(Schema.Finite),
+    /** What the table in use says of this failure. */
+    sameAgain: Schema.optionalKey(Schema.Literals(["no", "yes", "once", "alone"])),
+    next: Schema.optionalKey(Schema.Literals(["no", "yes", "larger window", "if allowed"])),
+    health: Schema.optionalKey(Schema.Literals(["failure", "opens", "ignored"])),
   }),
   /** The attempt succeeded: for a stream, when its end marker came. */
-  of("AttemptSucceeded", { ...asked, attempt: Schema.Int, elapsedMs: Schema.Finite }),
+  of("AttemptSucceeded", ended),
   /** The attempt was ended by its caller. */
-  of("AttemptInterrupted", { ...asked, attempt: Schema.Int, elapsedMs: Schema.Finite }),
+  of("AttemptInterrupted", ended),
   /** The stream's first content came: nothing is asked again from here on. */
-  of("Committed", { ...asked, attempt: Schema.Int, elapsedMs: Schema.Finite }),
+  of("Committed", { ...attempted, elapsedMs: Schema.Finite }),
   /** The same provider is asked again after `delayMs`. */
   of("BackedOff", { ...asked, failure: FailureTag, delayMs: Schema.Finite }),
+  /** A limit is reached, and the call waits in line behind `ahead` others, for `delayMs` if that is known. */
+  of("Queued", { ...asked, limit: Limit, ahead: Schema.Int, delayMs: Schema.optionalKey(Schema.Finite) }),
+  /** A limit is reached, and the call does not wait, or waits no longer. There may be room in `delayMs`. */
+  of("CapacityRejected", {
+    ...asked,
+    limit: Limit,
+    reason: Schema.Literals(["full", "too slow", "waited", "another is ready", "never fits"]),
+    delayMs: Schema.optionalKey(Schema.Finite),
+  }),
+  /** The destination's budget allows no extra attempt now: what was to be retried or hedged is not. */
+  of("BudgetRefused", {
+    ...asked,
+    extra: Schema.Literals(["retry", "hedge"]),
+    failure: Schema.optionalKey(FailureTag),
+  }),
+  /** Another attempt is made beside those under way, since there is no answer after `elapsedMs`. `hedge` counts from 1. */
+  of("HedgeLaunched", { ...asked, hedge: Schema.Int, elapsedMs: Schema.Finite }),
+  /** This hedge answered first, and the others are over. */
+  of("HedgeWon", { ...asked, hedge: Schema.Int, elapsedMs: Schema.Finite }),
+  /** This hedge is over without having answered first. `failure`: it failed by itself. */
+  of("HedgeLost", {
+    ...asked,
+    hedge: Schema.Int,
+    failure: Schema.optionalKey(Schema.String),
+    elapsedMs: Schema.Finite,
+  }),
   /** A circuit opened, for `delayMs`; for good without. */
-  of("CircuitOpened", { ...circuit, delayMs: Schema.optionalKey(Schema.Finite) }),
+  of("CircuitOpened", {
+    ...circuit,
+    delayMs: Schema.optionalKey(Schema.Finite),
+    /** Why: what tripped it, a hint, a failure that opens at once, or a probe that failed. */
+    reason: Schema.optionalKey(CircuitReason),
+  }),
   /** A circuit lets probes through. */
   of("CircuitHalfOpened", circuit),
   /** A circuit closed. */
   of("CircuitClosed", circuit),
   /** A provider was passed over without an attempt, since its circuit is open for `delayMs` more. */
   of("CircuitRejected", { ...circuit, delayMs: Schema.optionalKey(Schema.Finite) }),
+  /** Every candidate's circuit is open, and this one is asked all the same: the floor of a failover. */
+  of("FloorProbed", circuit),
+  /** A circuit was taken in hand. `call` is `by hand`, and `provider` the circuit's key. */
+  of("CircuitSet", {
+    ...circuit,
+    to: Schema.Literals(["isolated", "released", "opened", "probing", "closed", "disabled", "enabled"]),
+  }),
   /** The next candidate, `to`, is asked. */
   of("FailedOver", { ...asked, failure: FailureTag, to: Schema.String }),
   /** An answer was not what was asked for. `issues`: how many. `again`: is it asked for once more? */
@@ -110,6 +204,8 @@ export const PolicyEvent = Schema.Union([
   /** The call ended with an answer of this provider. `source`: the rung that it came from, where there is a ladder. */
   of("Answered", {
     ...asked,
+    /** The composition that was asked. */
+    composition: Schema.optionalKey(Schema.String),
     source: Schema.optionalKey(Source),
     text: Schema.String,
     attempts: Schema.Int,
@@ -159,8 +255,16 @@ export const observeStream =
       ),
     )
 
-/** Tells an observer of every event of every call below the layer. */
-export const layer = (observer: Observer): Layer.Layer<never> => Layer.succeed(CurrentObserver)(observer)
+/**
+ * Tells an observer, besides those already told, of every event of every call
+ * below the layer. Layers of observers that are merged are all heard.
+ */
+export const layer = (observer: Observer): Layer.Layer<never> => layerEffect(Effect.succeed(observer))
+
+/** The same for an observer that takes services, or something that must be given back. */
+export const layerEffect = <E, R>(
+  observer: Effect.Effect<Observer, E, R>,
+): Layer.Layer<never, E, Exclude<R, Scope.Scope>> => layerHearing(CurrentObserver, observer)
 
 const seconds = (ms: number): string =>
   ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`
@@ -186,14 +290,30 @@ export const describe = (event: PolicyEvent): string => {
       return `${who}: first content after ${seconds(event.elapsedMs)}`
     case "BackedOff":
       return `${who}: ${event.failure}, will be asked again in ${seconds(event.delayMs)}`
+    case "Queued":
+      return `${who}: waits for the ${event.limit}${event.ahead === 0 ? "" : ` behind ${event.ahead}`}${event.delayMs === undefined ? "" : `, for ${seconds(event.delayMs)}`}`
+    case "CapacityRejected":
+      return `${who}: not asked, the ${event.limit} has no room (${event.reason})${event.delayMs === undefined ? "" : `, perhaps in ${seconds(event.delayMs)}`}`
+    case "BudgetRefused":
+      return `${who}: no ${event.extra}${event.failure === undefined ? "" : ` of ${event.failure}`}, the budget for extra attempts is spent`
+    case "HedgeLaunched":
+      return `${who}: no answer after ${seconds(event.elapsedMs)}, asked once more beside (hedge ${event.hedge})`
+    case "HedgeWon":
+      return `${who}: hedge ${event.hedge} was first, after ${seconds(event.elapsedMs)}`
+    case "HedgeLost":
+      return `${who}: hedge ${event.hedge} ${event.failure === undefined ? "was not needed" : `failed (${event.failure})`}`
     case "CircuitOpened":
-      return `${who}: circuit opened${event.delayMs === undefined ? "" : ` for ${seconds(event.delayMs)}`}`
+      return `${who}: circuit ${event.shadow === true ? "would have " : ""}opened${event.delayMs === undefined ? "" : ` for ${seconds(event.delayMs)}`}${event.reason === undefined ? "" : ` (${event.reason})`}`
     case "CircuitHalfOpened":
       return `${who}: circuit half-open, probing`
     case "CircuitClosed":
       return `${who}: circuit closed, healthy again`
     case "CircuitRejected":
-      return `${who}: passed over, circuit open${event.delayMs === undefined ? "" : ` for ${seconds(event.delayMs)} more`}`
+      return `${who}: ${event.shadow === true ? "would have been " : ""}passed over, circuit open${event.delayMs === undefined ? "" : ` for ${seconds(event.delayMs)} more`}`
+    case "FloorProbed":
+      return `${who}: every circuit is open, asked all the same`
+    case "CircuitSet":
+      return `${event.circuit}: circuit ${event.to} by hand`
     case "FailedOver":
       return `${who}: ${event.failure}, over to ${event.to}`
     case "AnswerRejected":

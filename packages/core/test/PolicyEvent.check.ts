@@ -7,13 +7,17 @@ type Event = PolicyEvent.PolicyEvent
 const ends = new Set<Event["event"]>(["Answered", "CallFailed", "CallInterrupted"])
 const attemptEnds = new Set<Event["event"]>(["AttemptSucceeded", "AttemptFailed", "AttemptInterrupted"])
 
+type Started = Extract<Event, { event: "AttemptStarted" }>
+
 /** What is wrong with the events of one call; nothing when they are in order. */
 export const faults = (events: ReadonlyArray<Event>): ReadonlyArray<string> => {
   const out: Array<string> = []
   const wrong = (index: number, what: string) => out.push(`event ${index} (${events[index]?.event}): ${what}`)
   let attempts = 0
-  let open: Extract<Event, { event: "AttemptStarted" }> | undefined
-  let committed = false
+  /** Attempts under way: more than one only while a hedge is. */
+  const open = new Map<number, Started>()
+  const committed = new Set<number>()
+  const hedges = new Set<number>()
   for (const [index, event] of events.entries()) {
     const last = index === events.length - 1
     if ((index === 0) !== (event.event === "CallStarted")) wrong(index, "a call begins once, with CallStarted")
@@ -21,28 +25,38 @@ export const faults = (events: ReadonlyArray<Event>): ReadonlyArray<string> => {
     if (event.call !== events[0]?.call) wrong(index, "it is of another call")
     if (event.at < (events[index - 1]?.at ?? 0)) wrong(index, "time runs backwards")
     if ("elapsedMs" in event && event.elapsedMs < 0) wrong(index, "it took less than no time")
+    const [first] = open.keys()
     if (event.event === "AttemptStarted") {
-      if (open !== undefined) wrong(index, `attempt ${open.attempt} has not ended`)
+      if (first !== undefined && hedges.size === 0) wrong(index, `attempt ${first} has not ended`)
       if (event.attempt !== ++attempts) wrong(index, `attempt ${attempts} is next`)
-      open = event
-      committed = false
+      open.set(event.attempt, event)
     } else if (event.event === "Committed" || attemptEnds.has(event.event)) {
+      const begun = "attempt" in event ? open.get(event.attempt) : undefined
       const same =
-        open !== undefined &&
-        "attempt" in event &&
-        event.attempt === open.attempt &&
-        event.provider === open.provider &&
-        event.model === open.model
-      if (!same) wrong(index, "no such attempt is under way")
-      if (event.event === "Committed") {
-        if (committed) wrong(index, "it was committed before")
-        committed = true
+        begun !== undefined &&
+        event.provider === begun.provider &&
+        ("model" in event ? event.model : undefined) === begun.model
+      if (!same) {
+        wrong(index, "no such attempt is under way")
+      } else if (event.event === "Committed") {
+        if (committed.has(begun.attempt)) wrong(index, "it was committed before")
+        committed.add(begun.attempt)
       } else {
-        open = undefined
+        open.delete(begun.attempt)
       }
-    } else if (open !== undefined) {
-      wrong(index, `attempt ${open.attempt} has not ended`)
+    } else if (event.event === "HedgeLaunched") {
+      hedges.add(event.hedge)
+    } else if (event.event === "HedgeWon" || event.event === "HedgeLost") {
+      if (!hedges.delete(event.hedge)) wrong(index, "no such hedge is under way")
+      if (hedges.size === 0 && open.size > 1) wrong(index, `attempts ${[...open.keys()].join(" and ")} have not ended`)
+    } else if (
+      first !== undefined &&
+      hedges.size === 0 &&
+      !(event.event === "BudgetRefused" && event.extra === "hedge")
+    ) {
+      wrong(index, `attempt ${first} has not ended`)
     }
+    if (last && (open.size > 0 || hedges.size > 0)) wrong(index, "something is still under way")
     if ("attempts" in event && event.attempts !== attempts) wrong(index, `there were ${attempts} attempts`)
   }
   return out

@@ -77,6 +77,25 @@ const crowd = (seed: number, calls: number) => {
   })
 }
 
+/** What the policies of the preset tell of plain questions. */
+const ofThePreset: ReadonlyArray<PolicyEvent.PolicyEvent["event"]> = [
+  "CallStarted",
+  "AttemptStarted",
+  "AttemptFailed",
+  "AttemptSucceeded",
+  "AttemptInterrupted",
+  "Committed",
+  "BackedOff",
+  "CircuitOpened",
+  "CircuitHalfOpened",
+  "CircuitClosed",
+  "CircuitRejected",
+  "FailedOver",
+  "Answered",
+  "CallFailed",
+  "CallInterrupted",
+]
+
 describe("PolicyEvent", () => {
   it.effect("tells the story of a call from its beginning to its end", () =>
     Effect.gen(function* () {
@@ -151,8 +170,7 @@ describe("PolicyEvent", () => {
         for (const { event } of events) seen.set(event, (seen.get(event) ?? 0) + 1)
       }
       assert.strictEqual(calls, 40 * 20)
-      const kindsOfEvents = PolicyEvent.PolicyEvent.members.length
-      assert.strictEqual(seen.size, kindsOfEvents, `only ${[...seen.keys()].join(", ")}`)
+      for (const event of ofThePreset) assert.isTrue(seen.has(event), `${event} was never told`)
     }),
   )
 

@@ -10,6 +10,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Inspector, Subject } from "../Face.ts"
 import { Verdict } from "../Face.ts"
+import type { Told } from "./events/told.ts"
 import { type Delivered, isLlmError, type LlmError, StreamInterrupted, withEvidence } from "./llmError.ts"
 
 /** How a stream ended. Written once, by whoever sees it first. */
@@ -41,6 +42,8 @@ export interface Opened<out Part> {
   readonly ended: Ended
   /** What came so far. */
   readonly delivered: () => Delivered
+  /** What it has told about itself so far. */
+  readonly told?: (() => Told | undefined) | undefined
 }
 
 type Parts<Part> = Arr.NonEmptyReadonlyArray<Part>
@@ -179,7 +182,7 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
           if (!Pull.isDoneCause(exit.cause)) return yield* Effect.failCause(exit.cause as Cause.Cause<E>)
           if (!endMarker) {
             ended.settle(Exit.void)
-            return { head: preamble, rest: Cause.done(), ended, delivered: inspector.delivered }
+            return { head: preamble, rest: Cause.done(), ended, delivered: inspector.delivered, told: inspector.told }
           }
           return yield* new StreamInterrupted({
             provider: subject.provider,
@@ -198,6 +201,7 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
             rest: makeRest(pull as Pull.Pull<Parts<Part>, E, void, R>, context, failed),
             ended,
             delivered: inspector.delivered,
+            told: inspector.told,
           }
         }
       }
