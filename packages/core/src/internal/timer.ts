@@ -1,22 +1,19 @@
-/** One timer on any clock, without a fiber when the clock is the live one. */
+/** One timer on any clock: on the live one a deadline among many, on others a fiber that sleeps. */
 import * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-
-/** The longest delay that a platform timer takes. */
-const longest = 0x7fff_ffff
+import { Deadlines } from "./deadlines.ts"
 
 const live: Clock.Clock = Clock.Clock.defaultValue()
 
-const arm = (millis: number, fire: () => void): (() => void) => {
-  let handle: ReturnType<typeof setTimeout>
-  const set = (left: number): void => {
-    handle = setTimeout(() => (left > longest ? set(left - longest) : fire()), Math.min(left, longest))
-  }
-  set(millis)
-  return () => clearTimeout(handle)
-}
+const now = (): number => Number(live.monotonicTimeNanosUnsafe()) / 1_000_000
+
+const deadlines = new Deadlines({
+  now,
+  set: (fire, millis) => setTimeout(fire, millis),
+  clear: (handle) => clearTimeout(handle as ReturnType<typeof setTimeout>),
+})
 
 /** Calls `fire` after `millis` on the clock, unless the function it returns is called before. */
 export const startTimer = (
@@ -25,7 +22,10 @@ export const startTimer = (
   millis: number,
   fire: () => void,
 ): (() => void) => {
-  if (clock === live) return arm(millis, fire)
+  if (clock === live) {
+    const deadline = deadlines.add(now(), millis, fire)
+    return () => deadline.cancel()
+  }
   const fiber = Effect.runForkWith(context)(clock.sleep(Duration.millis(millis)))
   let cancelled = false
   fiber.addObserver((exit) => {
