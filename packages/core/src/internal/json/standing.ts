@@ -1,0 +1,127 @@
+/**
+ * How a span stands in the text around it: whether it looks like an answer, or
+ * like brackets that prose, mathematics and programs use for their own purposes.
+ */
+import { isSpace, newline } from "./characters.ts"
+import type { Lenient } from "./lenient.ts"
+
+/** How far around a span is looked. */
+const reach = 120
+const wholeReach = 200
+
+/** What is around a span. */
+export interface Around {
+  readonly fenced: boolean
+  /** At the beginning of a line, behind a colon or the like, in a sentence, or right behind a word or a bracket. */
+  readonly place: "line" | "label" | "inline" | "glued"
+  /** Whether nothing follows it in its line. */
+  readonly alone: boolean
+  /** Whether there is nothing else but comments, punctuation and one name. */
+  readonly whole: boolean
+}
+
+export const surroundings = (text: string, start: number, end: number, fenced: boolean): Around => ({
+  fenced,
+  place: placeOf(text, start),
+  alone: /^[^\S\n]*(?:\n|$)/.test(text.slice(end, end + reach)),
+  whole: isWhole(text, start, end),
+})
+
+const placeOf = (text: string, at: number): Around["place"] => {
+  const before = text.slice(Math.max(0, at - reach), at)
+  const lineBegin = before.lastIndexOf("\n") + 1
+  const line = before.slice(lineBegin)
+  const wholeLine = lineBegin > 0 || line.length === at
+  if (wholeLine && /^[\s>*\-•"'`(]*(?:\d{1,3}[.)]\s?)?$/.test(line)) return "line"
+  if (/[:=>`]\s{0,9}$/.test(line) || /[:=]\s{0,9}$/.test(before)) return "label"
+  return /[\w)\]\\$^}]$/.test(line) ? "glued" : "inline"
+}
+
+const isWhole = (text: string, start: number, end: number): boolean => {
+  if (start > wholeReach || text.length - end > wholeReach) return false
+  const rest = (part: string): string => part.replaceAll(/\/\*[^]*?(?:\*\/|$)|\/\/[^\n]*/g, "").trim()
+  return /^\W*\w*\W*$/.test(rest(text.slice(0, start))) && /^\W*$/.test(rest(text.slice(end)))
+}
+
+/** Whether a tag or the like is the first thing in its line. */
+export const beginsLine = (text: string, at: number): boolean => {
+  let i = at - 1
+  while (i >= 0 && at - i < reach && isSpace(text.charCodeAt(i)) && text.charCodeAt(i) !== newline) i--
+  return i < 0 || text.charCodeAt(i) === newline
+}
+
+/** Whether a bracket stands inside of quotes that began earlier in its line: what is in a string is no answer. */
+export const inQuotes = (text: string, at: number): boolean => {
+  let quotes = 0
+  for (let i = at - 1; i >= 0 && at - i < 3 * reach; i--) {
+    const c = text.charCodeAt(i)
+    if (c === newline) break
+    if (c === 34) quotes++
+  }
+  return quotes % 2 === 1
+}
+
+/**
+ * Strict JSON that goes on behind its end: by a member, when a bracket is there
+ * too early, or by the rest of a string, when a quote in it was not escaped.
+ */
+export const endsTooEarly = (text: string, start: number, end: number): boolean => {
+  const rest = text.slice(end, end + 300)
+  return (
+    (text.charCodeAt(start) === 123 && /^\s{0,64},\s{0,64}"[^"\\\n]{0,128}"\s{0,16}:/.test(rest)) ||
+    /^[^\n{["]{0,250}"[^\S\n]{0,9}[}\]]/.test(rest)
+  )
+}
+
+const isEmpty = (json: unknown): boolean =>
+  Array.isArray(json) ? json.length === 0 : typeof json === "object" && json !== null && Object.keys(json).length === 0
+
+/** Whether strict JSON is meant as a value: prose has `[1]`, `[ ]`, `{}` and `a["b"]` for its own purposes. */
+export const looksMeant = (json: unknown, around: Around): boolean => {
+  const { alone, fenced, place, whole } = around
+  if (fenced || whole) return true
+  if (isEmpty(json)) return (place === "line" && alone) || place === "label"
+  if (!Array.isArray(json)) return true
+  if (place === "glued") return json.some((item) => typeof item === "object" && item !== null)
+  if (json.length === 1 && typeof json[0] !== "object") return place === "label"
+  return true
+}
+
+/** How far a repaired span is to be believed: as an answer, as one only if it was asked for, or not at all. */
+export const standingOf = (lenient: Lenient, around: Around): "strong" | "weak" | "none" => {
+  const { end, quoted, repairs, root, solid } = lenient
+  const { fenced, place, whole } = around
+  if (typeof root !== "object" || root === null) return "none"
+  const apart = fenced || place === "line" || place === "label"
+  if (isEmpty(root)) return (end === "open" ? apart : whole) ? "strong" : "none"
+  if (!Array.isArray(root)) {
+    // In a sentence or a program, a name may stand where a value does.
+    if (!apart && repairs.some(({ kind }) => kind === "unquoted value")) return "none"
+    if (quoted === 0 && repairs.some(({ kind }) => kind === "missing colon")) return "none"
+    return quoted > 0 || apart ? "strong" : "none"
+  }
+  if (quoted === 0 && solid === 0) {
+    // One word in brackets is a placeholder or a note, unless it is a number or an address of some kind.
+    const [only, ...others] = root as ReadonlyArray<unknown>
+    if (others.length === 0 && typeof only === "string") {
+      return whole && /^\S*(?:\d|:\/\/)\S*$/.test(only) ? "strong" : "none"
+    }
+    return apart && (whole || fenced) ? "strong" : "weak"
+  }
+  if (place === "glued") return "none"
+  return apart || quoted > 0 || root.length > 1 ? "strong" : "weak"
+}
+
+/** Where a broken span ends: at its last bracket, before a fence at the beginning of a line, or with the text. */
+export const endOfBroken = (text: string, from: number, depth: number): number => {
+  const token = /[{}[\]]|"(?:[^"\\\n]|\\.)*"|\n\s{0,8}```/g
+  token.lastIndex = from
+  let open = depth
+  for (let match = token.exec(text); match !== null; match = token.exec(text)) {
+    const c = match[0].charCodeAt(0)
+    if (c === newline) return match.index
+    if (c === 123 || c === 91) open++
+    if ((c === 125 || c === 93) && --open <= 0) return token.lastIndex
+  }
+  return text.length
+}
