@@ -10,6 +10,8 @@
  *
  * - `LanguageModelLayer` and `TypedLanguageModel` mark what they give out. An
  *   answer without a `response-metadata` part gets one.
+ * - Where there is a degradation ladder, the mark holds the rung, too:
+ *   `understudy: { provider, model, source }`.
  * - The services `Model.ProviderName` and `Model.ModelName` are fixed when the
  *   layer is built: they name the composition.
  *
@@ -29,18 +31,21 @@
  */
 import type * as Response from "effect/ai/Response"
 import * as Schema from "effect/Schema"
+import { Source } from "./PolicyEvent.ts"
 
 /** The key under which the metadata of a part are ours. */
 export const namespace = "understudy"
 
-/** A provider and the model that it asks. */
+/** A provider and the model that it asks, and the rung of the ladder that the answer came from. */
 export const Origin = Schema.Struct({
   /** The provider's name, as the composition names it. */
   provider: Schema.String,
   model: Schema.String,
+  /** Where there is a ladder. */
+  source: Schema.optionalKey(Source),
 })
 
-/** A provider and the model that it asks. */
+/** A provider and the model that it asks, and the rung of the ladder that the answer came from. */
 export interface Origin extends Schema.Schema.Type<typeof Origin> {}
 
 /** A part of an answer has metadata, one of a prompt has options: they are the same. */
@@ -66,7 +71,7 @@ export const ofAnswer = (parts: Iterable<Part>): Origin | undefined => {
   return undefined
 }
 
-/** Are these the same? */
+/** Are these the same provider and model? */
 export const same = (a: Origin, b: Origin): boolean => a.provider === b.provider && a.model === b.model
 
 /** Of a block in a stream its beginning is enough. */
@@ -81,8 +86,13 @@ const unmarked = new Set<Response.AnyPartEncoded["type"]>([
   "error",
 ])
 
-/** Marks a part of an answer or a stream. One that is marked already stays as it is. */
-export const mark = <P extends Response.AnyPartEncoded>(part: P, { model, provider }: Origin): P =>
-  unmarked.has(part.type) || of(part) !== undefined
-    ? part
-    : { ...part, metadata: { ...part.metadata, [namespace]: { provider, model } } }
+/** Marks a part of an answer or a stream. One that is marked already only takes the rung. */
+export const mark = <P extends Response.AnyPartEncoded>(part: P, origin: Origin): P => {
+  if (unmarked.has(part.type)) return part
+  const before = of(part)
+  if (before !== undefined && (origin.source === undefined || before.source === origin.source)) return part
+  const { model, provider } = before ?? origin
+  const { source } = origin
+  const mark = source === undefined ? { provider, model } : { provider, model, source }
+  return { ...part, metadata: { ...part.metadata, [namespace]: mark } }
+}
