@@ -20,12 +20,16 @@
  *   needs, a provider that timed out is not asked again, and backoffs at one
  *   candidate stay within the patience (2 seconds, summed).
  * - A stream fails over until its first content, and never after.
+ * - The floor: when every candidate's circuit is open, the one that is likeliest
+ *   to be well is asked all the same, once a second over all calls, and never
+ *   before a hint of its provider ends. The event `FloorProbed` marks it.
  *
  * **Gotchas**
  *
  * - Failures that are not of the union pass as they are, and no other candidate
  *   is asked.
  */
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
@@ -34,28 +38,28 @@ import type { Any } from "./Face.ts"
 import type { FinalTag } from "./FailureMode.ts"
 import * as FailureMode from "./FailureMode.ts"
 import type { CallRecord } from "./internal/callRecord.ts"
+import { choose } from "./internal/directory/choose.ts"
+import { measured } from "./internal/directory/measure.ts"
+import { Directory } from "./internal/directory/service.ts"
+import { Settings } from "./internal/directory/settings.ts"
+import { type Entry as EntryOf, type View as ViewOf, Viewer } from "./internal/directory/view.ts"
 import { checked, Count, DurationInput, InvalidOptions, millis } from "./internal/options.ts"
-import {
-  AllProvidersFailed,
-  ContentFiltered,
-  ContextLengthExceeded,
-  InvalidRequest,
-  isLlmError,
-  type LlmError,
-  withEvidence,
-} from "./internal/llmError.ts"
-import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./internal/provider.ts"
-import { fromParts, isProvider, namesOf, need, peek } from "./internal/provider.ts"
+import { attach, flatten } from "./internal/attached.ts"
+import { AllProvidersFailed, isLlmError, type LlmError } from "./internal/llmError.ts"
+import type {
+  AnyOf,
+  AnyProvider,
+  ErrorOf,
+  FaceOf,
+  Floor,
+  Provider,
+  Readiness,
+  ServicesOf,
+} from "./internal/provider.ts"
+import { asking, compositionsIn, fromParts, isProvider, namesOf, need, peek, within } from "./internal/provider.ts"
 
 /** What is known of a candidate besides its provider. */
-export const CandidateOptions = Schema.Struct({
-  /** Lower is asked first; equal ones in the order of the list. Default 0. */
-  priority: Schema.optional(Schema.Finite),
-  /** A disabled candidate is not asked. Default true. */
-  enabled: Schema.optional(Schema.Boolean),
-  /** How many tokens prompt and answer may have together, for `ContextLengthExceeded`. Default: not known. */
-  contextWindow: Schema.optional(Count),
-})
+export const CandidateOptions = Schema.Struct(Settings.fields)
 
 /** What is known of a candidate besides its provider. */
 export interface CandidateOptions extends Schema.Schema.Type<typeof CandidateOptions> {}
@@ -75,6 +79,22 @@ export const Options = Schema.Struct({
   maxAttempts: Schema.optional(Count),
   /** Is another candidate asked when one refuses by its content policy? Default `stop`. */
   whenFiltered: Schema.optional(Schema.Literals(["stop", "next"])),
+  /**
+   * How candidates of the same priority are put in order, for each call: `priority` (as they are listed), `weight` (drawn
+   * by weight), `latency` (who answers soonest), or `cost` (whose price for this prompt is lowest). Default `priority`.
+   */
+  order: Schema.optional(Schema.Literals(["priority", "weight", "latency", "cost"])),
+  /**
+   * How long a latency is remembered: after this time it weighs 1/e. Who takes n times as long as the best is tried again
+   * after ln n of it. More than zero. Default 5 minutes.
+   */
+  latencyDecay: Schema.optional(
+    DurationInput.check(
+      Schema.makeFilter((input: Duration.Input) => Duration.toMillis(Duration.fromInputUnsafe(input)) > 0, {
+        expected: "a duration of more than zero",
+      }),
+    ),
+  ),
 })
 
 /** How candidates are asked. */
@@ -86,51 +106,36 @@ type ProviderOf<C> = C extends { readonly provider: infer P } ? P : C
 /** What leaves a failover of these candidates. */
 export type Leaves<E> = AllProvidersFailed | Extract<E, { readonly _tag: FinalTag }> | Exclude<E, LlmError>
 
-interface Entry {
+type Entry = EntryOf<AnyProvider>
+type View = ViewOf<AnyProvider>
+
+/** A candidate as it is declared. */
+interface Declared {
   readonly provider: AnyProvider
-  readonly priority: number
-  readonly enabled: boolean
-  readonly contextWindow: number | undefined
+  readonly settings: Settings
 }
 
-const toEntry = (entry: unknown, index: number): Entry => {
-  if (isProvider(entry)) return { provider: entry, priority: 0, enabled: true, contextWindow: undefined }
+const toDeclared = (entry: unknown, index: number): Declared => {
+  if (isProvider(entry)) return { provider: entry, settings: {} }
   const where = `candidates[${index}]`
   if (!Predicate.isObject(entry)) throw new InvalidOptions(where, "expected a provider, or { provider, … }")
   const { provider, ...options } = entry as { readonly provider?: unknown }
   if (!isProvider(provider)) throw new InvalidOptions(`${where}.provider`, "expected a provider")
-  const o = checked(where, CandidateOptions, options)
-  return { provider, priority: o.priority ?? 0, enabled: o.enabled ?? true, contextWindow: o.contextWindow }
+  return { provider, settings: checked(where, CandidateOptions, options) }
 }
 
-const entriesOf = (candidates: ReadonlyArray<unknown>): ReadonlyArray<Entry> => {
+const declaredOf = (candidates: ReadonlyArray<unknown>): ReadonlyArray<Declared> => {
   if (candidates.length === 0) throw new InvalidOptions("candidates", "expected at least one")
-  const entries = candidates.map(toEntry)
+  const declared = candidates.map(toDeclared)
   const names = new Set<string>()
-  for (const { provider } of entries) {
+  for (const { provider } of declared) {
     if (names.has(provider.name)) {
       throw new InvalidOptions("candidates", `expected each name once, got ${JSON.stringify(provider.name)} twice`)
     }
     names.add(provider.name)
   }
-  return entries.sort((a, b) => a.priority - b.priority)
+  return declared
 }
-
-/** The failures of all attempts, a nested failover's among them as its own. */
-const flatten = (failures: ReadonlyArray<LlmError>): ReadonlyArray<LlmError> =>
-  failures.flatMap((failure) => {
-    switch (failure._tag) {
-      case "AllProvidersFailed":
-        return flatten(failure.failures)
-      case "ContextLengthExceeded":
-      case "ContentFiltered":
-      case "InvalidRequest":
-        // Attached, they hold themselves too.
-        return failure.failures === undefined ? [failure] : flatten(failure.failures)
-      default:
-        return [failure]
-    }
-  })
 
 const hintMillis = (failure: LlmError): number =>
   failure.retryAfter === undefined ? Infinity : Duration.toMillis(failure.retryAfter)
@@ -154,25 +159,6 @@ const allFailed = (
   })
 }
 
-/** The same failure with the failures of all attempts attached. */
-const attach = (failure: LlmError, failures: ReadonlyArray<LlmError>): LlmError => {
-  const others = failures.filter((f) => f !== failure)
-  if (others.length === 0) return failure
-  const evidence = { providerMessage: failure.providerMessage, cause: failure.cause }
-  switch (failure._tag) {
-    case "ContextLengthExceeded":
-      return withEvidence(new ContextLengthExceeded({ ...fieldsOf(failure), failures }), evidence)
-    case "ContentFiltered":
-      return withEvidence(new ContentFiltered({ ...fieldsOf(failure), failures }), evidence)
-    case "InvalidRequest":
-      return withEvidence(new InvalidRequest({ ...fieldsOf(failure), failures }), evidence)
-    default:
-      return failure
-  }
-}
-
-const fieldsOf = <E extends LlmError>(failure: E): E => ({ ...failure })
-
 /** Failures of candidates that were not asked. */
 const notAsked: ReadonlySet<LlmError["_tag"]> = new Set(["CircuitOpen", "CapacityExceeded"])
 
@@ -194,6 +180,14 @@ const conclude = (
 
 type Kind = "generate" | "stream"
 
+/** Has a candidate all these tags? A composition leaves it to its own candidates. */
+const isTagged = ({ provider, tags }: Entry, wanted: ReadonlyArray<string>): boolean =>
+  wanted.every((tag) => tags.includes(tag)) || compositionsIn(provider).length > 0
+
+/** Is it likelier to be well? What time does not mend comes last, and then whoever would be asked first anyway. */
+const isBetter = (one: Floor, than: Floor): boolean =>
+  one.hopeless === than.hopeless ? one.opensAt < than.opensAt : than.hopeless
+
 /** One call's way through the candidates. */
 class Course {
   private readonly entries: ReadonlyArray<Entry>
@@ -202,12 +196,15 @@ class Course {
   private readonly name: string
   private readonly whenFiltered: "stop" | "next"
   private readonly run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>
-  private readonly isReady: (entry: Entry) => boolean
-  private readonly reject: (entry: Entry) => unknown
+  private readonly look: (entry: Entry) => Readiness | undefined
+  /** The failover whose course it is. */
+  private readonly owner: object
   private readonly failuresBefore: number
   /** What a failover around this one lends. */
   private readonly outer: Pick<CallRecord, "alternatives" | "alternativeNeeds" | "patience" | "maxAttempts">
   private smallestWindow = 0
+  /** Was everybody passed over, and told so? */
+  private allPassed = false
   /** What each candidate ended with. */
   private readonly ends: Array<LlmError> = []
 
@@ -219,7 +216,8 @@ class Course {
     whenFiltered: "stop" | "next",
     run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>,
     bounds: { readonly patience: number; readonly maxAttempts: number },
-    look: (entry: Entry) => ReturnType<typeof peek>,
+    look: (entry: Entry) => Readiness | undefined,
+    owner: object,
   ) {
     this.entries = entries
     this.record = record
@@ -227,13 +225,21 @@ class Course {
     this.name = name
     this.whenFiltered = whenFiltered
     this.run = run
-    this.isReady = (entry) => look(entry)?.ready ?? true
-    this.reject = (entry) => look(entry)?.rejection()
+    this.look = look
+    this.owner = owner
     this.failuresBefore = record.failures.length
     const { alternativeNeeds, alternatives, maxAttempts, patience } = record
     this.outer = { alternatives, alternativeNeeds, patience, maxAttempts }
     record.patience = Math.min(patience, bounds.patience)
     record.maxAttempts = Math.min(maxAttempts, record.attempts + bounds.maxAttempts)
+  }
+
+  private isReady(entry: Entry): boolean {
+    return this.look(entry)?.ready ?? true
+  }
+
+  private reject(entry: Entry): unknown {
+    return this.look(entry)?.rejection()
   }
 
   /** Asks from this candidate on. */
@@ -243,25 +249,61 @@ class Course {
     if (index === undefined) return Effect.fail(this.conclude())
     const entry = entries[index]!
     this.lend(index)
-    return Effect.catch(this.run(entry.provider), (error) => {
+    return Effect.catch(this.ask(entry), (error) => {
       if (!isLlmError(error)) return Effect.fail(error)
       return this.after(index, entry, error)
     })
   }
 
+  private ask(entry: Entry): Effect.Effect<unknown, unknown, unknown> {
+    const { kind, record } = this
+    const { provider, tally } = entry
+    if (tally === undefined) return this.run(provider)
+    return measured(
+      () => this.run(provider),
+      tally,
+      record,
+      kind,
+      () => need(provider, kind),
+    )
+  }
+
   /** The first candidate that can be asked, telling of those that are passed over. */
   private nextAsked(start: number): number | undefined {
-    for (let index = start; index < this.entries.length; index++) {
-      const entry = this.entries[index]!
-      if (!this.fits(entry)) continue
-      if (this.isReady(entry)) return index
+    const { entries } = this
+    let index = start
+    while (index < entries.length && !(this.fits(entries[index]!) && this.isReady(entries[index]!))) index++
+    const asked = index < entries.length ? index : start === 0 ? this.despite() : undefined
+    for (let passed = start; passed < index && !this.allPassed; passed++) {
+      const entry = entries[passed]!
+      if (passed === asked || !this.fits(entry)) continue
       const rejection = this.reject(entry)
       if (isLlmError(rejection)) {
         this.record.failures.push(rejection)
         this.ends.push(rejection)
       }
     }
-    return undefined
+    // Who is asked although nobody was ready is the last of whom anything is told.
+    if (index === entries.length) this.allPassed = true
+    return asked
+  }
+
+  /**
+   * Whom to ask although nobody is ready: somebody who lets the call wait for the verdict on its probes; or, when every
+   * circuit is open, the one that is likeliest to be well, once a second. A known hint is waited for.
+   */
+  private despite(): number | undefined {
+    const all = this.entries.map((entry) => this.look(entry))
+    const waiting = all.findIndex((one) => one?.waits === true)
+    if (waiting >= 0) return waiting
+    if (!all.every((one) => one?.circuit === "open")) return undefined
+    let best: number | undefined
+    for (const [index, one] of all.entries()) {
+      if (one?.floor !== undefined && (best === undefined || isBetter(one.floor, all[best]!.floor!))) best = index
+    }
+    if (best === undefined || all[best]!.floor!.turn(this.owner) === false) return undefined
+    this.record.floor = this.entries[best]!.provider.name
+    return best
   }
 
   private fits(entry: Entry): boolean {
@@ -350,67 +392,100 @@ export const make = <
   ServicesOf<ProviderOf<C>> | ServicesOf<ProviderOf<Rest[number]>>
 > => {
   const o = checked("Failover.make", Options, options)
-  const listed = entriesOf(candidates)
-  const entries = listed.filter((entry) => entry.enabled)
-  const all = listed.map((entry) => entry.provider)
-  const asked = (entries.length === 0 ? listed : entries).map((entry) => entry.provider)
+  const declared = declaredOf(candidates)
+  const all = declared.map(({ provider }) => provider)
+  const first = all[0]!
+  const isEnabled = ({ settings }: Declared) => settings.enabled !== false
+  const asked = (declared.some(isEnabled) ? declared.filter(isEnabled) : declared)
+    .toSorted((a, b) => (a.settings.priority ?? 0) - (b.settings.priority ?? 0))
+    .map(({ provider }) => provider)
   const name = o.name ?? asked.map((provider) => provider.name).join(" | ")
   const patience = millis(o.patience, "2 seconds")
   const maxAttempts = o.maxAttempts ?? 6
   const whenFiltered = o.whenFiltered ?? "stop"
+  const order = o.order ?? "priority"
+  const viewer = new Viewer(name, declared, millis(o.latencyDecay, "5 minutes"), order === "latency")
+  const owner = {}
+
+  /** The candidates as this call sees them: as they were when it first asked them. */
+  const seenBy = (context: Context.Context<never>, record: CallRecord): View => {
+    const before = record.seen(owner)
+    if (before !== undefined) return before as View
+    return viewer.look(Context.getOrUndefined(context as Context.Context<Directory>, Directory), record)
+  }
 
   /** The candidates that this call may ask. */
-  const allowedOf = (record: CallRecord): ReadonlyArray<Entry> => {
-    const { overrides, passedOver, pinned } = record
+  const allowedOf = ({ overrides, passedOver, pinned }: CallRecord, { entries }: View): ReadonlyArray<Entry> => {
+    const { exclude, pin, tags } = overrides
     if (
-      overrides.pin === undefined &&
-      overrides.exclude === undefined &&
+      pin === undefined &&
+      exclude === undefined &&
+      tags === undefined &&
       pinned === undefined &&
       passedOver.length === 0
     )
       return entries
     // Whoever pins this composition by its name leaves it the choice among its candidates.
-    const pins = [overrides.pin, pinned === undefined ? undefined : [pinned]].filter(
-      (pin) => pin !== undefined && !pin.includes(name),
+    const pins = [pin, pinned === undefined ? undefined : [pinned]].filter(
+      (names) => names !== undefined && !names.includes(name),
     )
     return entries.filter(
-      ({ provider }) =>
-        pins.every((pin) => namesOf(provider).some((inside) => pin!.includes(inside))) &&
-        overrides.exclude?.includes(provider.name) !== true &&
-        !passedOver.includes(provider.name),
+      (entry) =>
+        pins.every((names) => namesOf(entry.provider).some((inside) => names!.includes(inside))) &&
+        exclude?.includes(entry.provider.name) !== true &&
+        (tags === undefined || isTagged(entry, tags)) &&
+        !passedOver.includes(entry.provider.name),
     )
   }
 
   const course = (
+    request: unknown,
     record: CallRecord,
     kind: Kind,
     run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>,
   ): Effect.Effect<unknown, unknown, unknown> =>
     Effect.withFiber(({ context }) => {
-      return new Course(allowedOf(record), record, kind, name, whenFiltered, run, { patience, maxAttempts }, (entry) =>
-        peek(entry.provider, context, record, record.now()),
-      ).from(0)
+      const view = seenBy(context, record)
+      if (view !== viewer.alone) record.see(owner, view)
+      const look = (entry: Entry) => peek(entry.provider, context, record, record.now())
+      const bounds = { patience, maxAttempts }
+      const begin = (entries: ReadonlyArray<Entry>) =>
+        new Course(entries, record, kind, name, whenFiltered, run, bounds, look, owner).from(0)
+      const question = { order, windows: view.windows, face: first.face, request, record, kind }
+      const chosen = choose(allowedOf(record, view), question)
+      return Effect.isEffect(chosen) ? Effect.flatMap(chosen, begin) : begin(chosen)
     })
 
   type F = FaceOf<ProviderOf<C>>
   type E = Leaves<ErrorOf<ProviderOf<C>> | ErrorOf<ProviderOf<Rest[number]>>>
   type R = ServicesOf<ProviderOf<C>> | ServicesOf<ProviderOf<Rest[number]>>
-  const first = all[0]!
   const provider: unknown = fromParts<Any, unknown, unknown>({
     name,
     model: [...new Set(asked.map((p) => p.model))].join(" | "),
     face: first.face,
-    generate: (request, record) => course(record, "generate", (p) => p.generate(request)),
+    generate: (request, record) => course(request, record, "generate", (p) => asking(p).generate(request, record)),
     open: (request, scope, record) =>
-      course(record, "stream", (p) => p.open(request, scope)) as ReturnType<AnyProvider["open"]>,
+      course(request, record, "stream", (p) => asking(p).open(request, scope, record)) as ReturnType<
+        AnyProvider["open"]
+      >,
+    handsOn: true,
     inside: all.flatMap((candidate) => namesOf(candidate)),
+    inner: all,
+    listing: viewer.listing,
     peek: (context, record, now) => {
-      const allowed = allowedOf(record)
-      const ready = allowed.some((entry) => peek(entry.provider, context, record, now)?.ready ?? true)
-      return ready
+      const allowed = allowedOf(record, seenBy(context, record))
+      const all = allowed.map((entry) => peek(entry.provider, context, record, now))
+      return all.some((one) => one?.ready ?? true)
         ? undefined
         : {
-            ready,
+            ready: false,
+            circuit: all.every((one) => one?.circuit === "open") ? "open" : undefined,
+            waits: all.some((one) => one?.waits === true),
+            floor: all.reduce<Floor | undefined>(
+              (best, one) =>
+                one?.floor !== undefined && (best === undefined || isBetter(one.floor, best)) ? one.floor : best,
+              undefined,
+            ),
             rejection: () => {
               const rejections = allowed
                 .map((entry) => peek(entry.provider, context, record, now)?.rejection())
@@ -419,7 +494,17 @@ export const make = <
             },
           }
     },
-    need: (kind) => entries.reduce((sum, entry) => sum + need(entry.provider, kind), 0),
+    need: (kind) => viewer.last.entries.reduce((sum, entry) => sum + need(entry.provider, kind), 0),
+    within: (record) => ({
+      // Of a composition, its window is that of all its candidates for which nothing else is said.
+      candidates: () =>
+        allowedOf(record, (record.seen(owner) as View | undefined) ?? viewer.last).flatMap((entry) =>
+          within(entry.provider, record)
+            .candidates()
+            .map(({ contextWindow, name }) => ({ name, contextWindow: contextWindow ?? entry.contextWindow })),
+        ),
+      maxAttempts,
+    }),
   })
   return provider as Provider<F, E, R>
 }

@@ -8,7 +8,9 @@
  *
  * **Details**
  *
- * - Order: deadline ( failover ( retry ( breaker ( clocks ( provider ))))).
+ * - Order: deadline ( judge answers ( repair prompts ( failover ( retry ( breaker ( clocks ( provider ))))))).
+ * - Answers that are asked for as JSON, and calls of tools, are judged, mended and
+ *   asked again for (`StructuredOutput`), within the call's attempts and deadline.
  * - Histories are guarded: what another candidate left in one (reasoning with its
  *   signature, ids of tool calls) is taken out before a candidate sees it.
  * - The options are a schema, `Understudy.Options`. A configuration file is
@@ -33,12 +35,16 @@
  *   })
  * ```
  */
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { Layer } from "effect/Layer"
+import * as Layer from "effect/Layer"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
+import * as Directory from "./Directory.ts"
+import type { Any } from "./Face.ts"
 import * as Failover from "./Failover.ts"
 import * as History from "./History.ts"
 import { type LanguageModelFace, languageModelFace } from "./LanguageModelFace.ts"
+import { settingsOf } from "./internal/directory/settings.ts"
 import { checked, InvalidOptions } from "./internal/options.ts"
 import type {
   AllProvidersFailed,
@@ -46,10 +52,13 @@ import type {
   ContextLengthExceeded,
   DeadlineExceeded,
   InvalidRequest,
+  InvalidResponse,
 } from "./internal/llmError.ts"
 import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./internal/provider.ts"
-import { isProvider } from "./internal/provider.ts"
+import { isProvider, wrap } from "./internal/provider.ts"
+import * as Recovery from "./Recovery.ts"
 import * as Retry from "./Retry.ts"
+import * as StructuredOutput from "./StructuredOutput.ts"
 import * as Timeouts from "./Timeouts.ts"
 
 const attempts = {
@@ -71,6 +80,17 @@ export interface CandidateOptions extends Schema.Schema.Type<typeof CandidateOpt
 export const Policies = Schema.Struct({
   ...Failover.Options.fields,
   ...attempts,
+  /** Asks again with a changed prompt where a provider does not take it. Nothing is changed unless it is said here. */
+  recovery: Schema.optional(
+    Schema.Struct({
+      /** Prompts that are too long for the context window. */
+      contextLength: Schema.optional(Recovery.ContextLengthOptions),
+      /** Prompts and answers that a content policy refuses. */
+      contentFiltered: Schema.optional(Recovery.ContentFilteredOptions),
+    }),
+  ),
+  /** How answers that are asked for as JSON, and calls of tools, are judged and asked for again, or `false` for not at all. */
+  structured: Schema.optional(Schema.Union([Schema.Literal(false), StructuredOutput.Options])),
   /** When the call must have ended, or `false` for never. */
   deadline: Schema.optional(Schema.Union([Schema.Literal(false), Timeouts.DeadlineOptions])),
 })
@@ -121,7 +141,9 @@ export const make = <
   options: { readonly candidates: readonly [C, ...Rest] } & Policies,
 ): Provider<
   FaceOf<ProviderOf<C>>,
-  Failover.Leaves<ErrorOf<ProviderOf<C>> | ErrorOf<ProviderOf<Rest[number]>>> | DeadlineExceeded,
+  | Failover.Leaves<ErrorOf<ProviderOf<C>> | ErrorOf<ProviderOf<Rest[number]>>>
+  | DeadlineExceeded
+  | OfAnswers<FaceOf<ProviderOf<C>>>,
   ServicesOf<ProviderOf<C>> | ServicesOf<ProviderOf<Rest[number]>> | CircuitBreaker.Circuits
 > => {
   const o = checked("Understudy.make", Options, options)
@@ -137,20 +159,58 @@ export const make = <
       )
     }
     if (retry !== false) provider = provider.pipe(Retry.with(retry))
-    const { contextWindow, enabled, priority } = candidate
-    return { provider, contextWindow, enabled, priority }
+    return { provider, ...settingsOf(candidate) }
   }) as [Failover.Candidate<AnyProvider>]
-  const { maxAttempts, name, patience, whenFiltered } = o
-  const failover = Failover.make(candidates, { maxAttempts, name, patience, whenFiltered })
-  const bounded: unknown = o.deadline === false ? failover : failover.pipe(Timeouts.deadline(o.deadline))
-  return bounded as ReturnType<typeof make<C, Rest>>
+  const { latencyDecay, maxAttempts, name, order, patience, whenFiltered } = o
+  const failover = Failover.make(candidates, { latencyDecay, maxAttempts, name, order, patience, whenFiltered })
+  if (o.recovery !== undefined && !isLanguageModel(failover)) {
+    throw new InvalidOptions(
+      "Understudy.make.recovery",
+      "expected candidates that are language models: others have no prompt",
+    )
+  }
+  const judged: AnyProvider = isLanguageModel(failover) ? answering(failover, o) : failover
+  const within = bounded(judged, maxAttempts ?? 6)
+  const whole: unknown = o.deadline === false ? within : within.pipe(Timeouts.deadline(o.deadline))
+  return whole as ReturnType<typeof make<C, Rest>>
 }
 
-/** The failures that leave a composition of adapters before the commit point, for the types of services. */
-export type Failure = AllProvidersFailed | ContentFiltered | ContextLengthExceeded | DeadlineExceeded | InvalidRequest
+/** What is done about prompts that are not taken, and answers that do not fit. */
+const answering = (failover: Model, { recovery, structured }: Policies): Model => {
+  let model = failover
+  if (recovery?.contextLength !== undefined) model = model.pipe(Recovery.contextLength(recovery.contextLength))
+  if (recovery?.contentFiltered !== undefined) model = model.pipe(Recovery.contentFiltered(recovery.contentFiltered))
+  return structured === false ? model : model.pipe(StructuredOutput.with(structured))
+}
 
-/** All state that a composition needs, in memory: the circuits. */
-export const layer: Layer<CircuitBreaker.Circuits> = CircuitBreaker.layer
+/** Attempts at most, also when answers are asked for again. */
+const bounded = (self: AnyProvider, maxAttempts: number): AnyProvider =>
+  wrap<Any, unknown, unknown, unknown, unknown>(self, (run, record) => {
+    const before = record.maxAttempts
+    record.maxAttempts = Math.min(before, record.attempts + maxAttempts)
+    return Effect.onExitPrimitive(run, () => {
+      record.maxAttempts = before
+      return undefined
+    })
+  })
+
+/** What judging the answers adds, where there are answers to judge. */
+type OfAnswers<F> = F extends LanguageModelFace ? InvalidResponse : never
+
+/** The failures that leave a composition of adapters before the commit point, for the types of services. */
+export type Failure =
+  | AllProvidersFailed
+  | ContentFiltered
+  | ContextLengthExceeded
+  | DeadlineExceeded
+  | InvalidRequest
+  | InvalidResponse
+
+/** All state of compositions, in memory: the circuits that they need, and the directory that they use where there is one. */
+export const layer: Layer.Layer<CircuitBreaker.Circuits | Directory.Directory> = Layer.merge(
+  CircuitBreaker.layer,
+  Directory.layer,
+)
 
 export {
   /** What is thrown for options that cannot be meant; its message names the option and what was expected. */

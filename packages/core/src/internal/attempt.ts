@@ -9,24 +9,27 @@
  */
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
-import type { Answer, Any, Part, Request } from "../Face.ts"
+import type { Answer, Any, Part, Request, Subject } from "../Face.ts"
 import { credentialFor } from "../Call.ts"
 import * as FailureMode from "../FailureMode.ts"
 import type { StreamInterrupted, TimeoutPhase } from "./llmError.ts"
-import { CircuitOpen, DeadlineExceeded, isLlmError, type LlmError, TimedOut } from "./llmError.ts"
-import { type Breaker, type Outcome, rejected } from "./breaker.ts"
-import { type CallRecord, tagOf } from "./callRecord.ts"
+import { type Admission, awaitVerdict, enter, leave, noTicket, type Waiting } from "./admission.ts"
+import type { Breaker } from "./breaker/machine.ts"
+import { DeadlineExceeded, isLlmError, type LlmError, TimedOut } from "./llmError.ts"
+import { type CallRecord, CurrentCall, tagOf } from "./callRecord.ts"
+import * as attempted from "./events/attempted.ts"
+import type { Told } from "./events/told.ts"
 import { interrupted, type Opened } from "./opened.ts"
-import { startTimer } from "./timer.ts"
-
-type AnyFiber = Fiber.Fiber<unknown, unknown>
+import type { Marked } from "./provider.ts"
+import type { Deadline } from "./deadlines.ts"
+import { startDeadline, startTimer } from "./timer.ts"
 
 /** Clocks of an attempt, in milliseconds. `Infinity` where there is none. */
 export interface Clocks {
@@ -39,13 +42,12 @@ export interface Clocks {
 /** No clocks. */
 export const noClocks: Clocks = { attempt: Infinity, firstContent: Infinity, idle: Infinity, streamAttempt: Infinity }
 
-/** The circuit of an attempt, and how its outcomes are judged. */
-export interface Admission {
-  /** Calls that bring a key of their own have a circuit of their own: an account's trouble is not another's. */
-  readonly circuit: (context: Context.Context<never>, ownKey: boolean) => Breaker
-  readonly key: string
-  /** Judges failures that are not of the union; the default counts them. */
-  readonly classify: ((error: unknown) => Outcome) | undefined
+/** What a policy above may know of those who can answer a call. */
+export interface Within {
+  /** Whom this call may ask, in order, with their context windows where they are known. */
+  readonly candidates: () => ReadonlyArray<{ readonly name: string; readonly contextWindow: number | undefined }>
+  /** Attempts at most, in all. */
+  readonly maxAttempts: number
 }
 
 /** All that an attempt at a provider is made of. */
@@ -57,128 +59,98 @@ export interface Plan<F extends Any, E, R> {
   readonly open: (request: Request<F>, scope: Scope.Scope) => Effect.Effect<Opened<Part<F>>, E, R>
   /** A composition in which attempts are made, and not an attempt itself: it is not counted, nor told. */
   readonly composite: boolean
+  /** Are the calls that it makes calls of their own? */
+  readonly apart: boolean
   /** Names of candidates inside a composition. */
   readonly inside: ReadonlyArray<string>
+  /** The composition itself, where it is one. */
+  readonly inner?: ReadonlyArray<Marked> | undefined
+  /** Who may answer a call, where these are others. */
+  readonly within?: ((record: CallRecord) => Within) | undefined
   readonly clocks: Clocks
   readonly admission: Admission | undefined
-}
-
-/** Failures that are an account's, and say nothing about the provider to the users of another one. */
-const ofAccount: ReadonlySet<LlmError["_tag"]> = new Set([
-  "RateLimited",
-  "QuotaExhausted",
-  "AuthenticationFailed",
-  "PermissionDenied",
-])
-
-/** What the circuit of a plan learns from an exit. */
-const outcomeOf = (
-  exit: Exit.Exit<unknown, unknown>,
-  modes: FailureMode.Table,
-  admission: Admission,
-  ownKey: boolean,
-): { readonly outcome: Outcome; readonly hint: number } => {
-  if (exit._tag === "Success") return { outcome: "success", hint: 0 }
-  let outcome: Outcome = "ignored"
-  let hint = 0
-  for (const reason of exit.cause.reasons) {
-    if (reason._tag === "Die") return { outcome: "failure", hint: 0 }
-    if (reason._tag !== "Fail") continue
-    const error = reason.error
-    if (isLlmError(error)) {
-      const failure = error._tag === "StreamInterrupted" ? (error.failure ?? error) : error
-      outcome = ownKey && ofAccount.has(failure._tag) ? "ignored" : judged(failure, (f) => FailureMode.health(f, modes))
-      hint = failure.retryAfter === undefined ? 0 : Duration.toMillis(failure.retryAfter)
-    } else {
-      outcome = judged(error, admission.classify)
-    }
-  }
-  return { outcome, hint }
-}
-
-const judged = <E>(error: E, classify: ((error: E) => Outcome) | undefined): Outcome => {
-  if (classify === undefined) return "failure"
-  try {
-    return classify(error)
-  } catch {
-    // A judge that throws says nothing, and must not keep the slot.
-    return "ignored"
-  }
 }
 
 /** The lifecycle of one attempt: its slot in the circuit, its number, its events. */
 class Attempt {
   readonly record: CallRecord
-  readonly name: string
-  readonly model: string
+  /** Who is asked. */
+  readonly subject: Subject
   readonly startedAt: number
   readonly number: number
+  private readonly plan: Plan<Any, unknown, unknown>
   private readonly breaker: Breaker | undefined
-  private readonly admission: Admission | undefined
   private readonly ticket: number
-  private readonly composite: boolean
+  private readonly accountTicket: number
 
   constructor(
     plan: Plan<Any, unknown, unknown>,
     record: CallRecord,
     breaker: Breaker | undefined,
     ticket: number,
+    accountTicket: number,
     startedAt: number,
   ) {
     this.record = record
-    this.name = plan.name
-    this.model = plan.model
-    this.admission = plan.admission
+    this.plan = plan
+    this.subject = { provider: plan.name, model: plan.model }
     this.breaker = breaker
     this.ticket = ticket
+    this.accountTicket = accountTicket
     this.startedAt = startedAt
-    this.composite = plan.composite
     this.number = plan.composite ? record.attempts : ++record.attempts
-    if (record.observer !== undefined && !plan.composite) {
-      record.emit({ event: "AttemptStarted", provider: plan.name, model: plan.model, attempt: this.number })
-    }
   }
 
-  /** Gives everything back and tells how it ended. Called exactly once. */
-  settle(exit: Exit.Exit<unknown, unknown>): void {
+  /** Tells that it begins. Ask first whether someone listens. */
+  begun(kind: Kind, limit: Limit, own: number): void {
     const { record } = this
-    if (!this.composite) {
-      if (exit._tag === "Success") record.answered = { provider: this.name, model: this.model }
-      if (record.observer !== undefined) this.tell(exit)
+    if (this.plan.composite) return
+    record.emit({
+      event: "AttemptStarted",
+      ...this.who(),
+      streaming: kind === "stream",
+      ...attempted.bounds({
+        limit: limit.millis,
+        by: limit.by,
+        own,
+        left: record.deadlineAt - this.startedAt,
+        alternatives: record.alternatives(),
+      }),
+    })
+  }
+
+  private who() {
+    return { ...this.subject, attempt: this.number, face: this.plan.face.name }
+  }
+
+  /** Gives everything back and tells how it ended, with what the answer told and when. Called exactly once. */
+  settle(exit: Exit.Exit<unknown, unknown>, told?: (() => Told | undefined) | undefined, contentAt?: number): void {
+    const { record } = this
+    if (!this.plan.composite) {
+      if (exit._tag === "Success") record.answered = this.subject
+      if (record.observer !== undefined) this.tell(exit, told)
     }
-    const { admission, breaker } = this
-    if (breaker === undefined || admission === undefined) return
-    const { hint, outcome } = outcomeOf(
-      exit,
-      record.modes,
-      admission,
-      credentialFor(record.overrides, this.name) !== undefined,
-    )
-    const before = breaker.state
-    const now = record.now()
-    breaker.record(this.ticket, outcome, now, hint)
-    if (breaker.state !== before) tellState(record, this, admission.key, breaker, now)
+    const { breaker, plan } = this
+    if (breaker === undefined || plan.admission === undefined) return
+    leave(plan, record, plan.admission, breaker, this.ticket, this.accountTicket, exit, this.startedAt, contentAt)
   }
 
   committed(): void {
-    if (!this.composite) this.record.answered = { provider: this.name, model: this.model }
-    if (this.record.observer === undefined || this.composite) return
+    if (!this.plan.composite) this.record.answered = this.subject
+    if (this.record.observer === undefined || this.plan.composite) return
     this.record.emit({
       event: "Committed",
-      provider: this.name,
-      model: this.model,
-      attempt: this.number,
+      ...this.who(),
       elapsedMs: this.record.now() - this.startedAt,
     })
   }
 
-  private tell(exit: Exit.Exit<unknown, unknown>): void {
+  private tell(exit: Exit.Exit<unknown, unknown>, told: (() => Told | undefined) | undefined): void {
     const { record } = this
     const base = {
-      provider: this.name,
-      model: this.model,
-      attempt: this.number,
+      ...this.who(),
       elapsedMs: record.now() - this.startedAt,
+      ...attempted.answered(told),
     }
     if (exit._tag === "Success") {
       record.emit({ event: "AttemptSucceeded", ...base })
@@ -192,6 +164,7 @@ class Attempt {
         ...base,
         failure: isTag(tag) ? tag : "UnknownFailure",
         ...(phase === undefined ? {} : { phase }),
+        ...attempted.failed(exit.cause, record.modes),
       })
     }
   }
@@ -207,57 +180,6 @@ const phaseOf = (cause: Cause.Cause<unknown>): TimeoutPhase | undefined => {
     if (failure?._tag === "TimedOut") return failure.phase
   }
   return undefined
-}
-
-/** Tells that a circuit changed its state. */
-export const tellState = (
-  record: CallRecord,
-  who: { readonly name: string; readonly model: string },
-  circuit: string,
-  breaker: Breaker,
-  now: number,
-): void => {
-  if (record.observer === undefined) return
-  const base = { provider: who.name, model: who.model, circuit }
-  switch (breaker.state) {
-    case "open":
-      return record.emit({
-        event: "CircuitOpened",
-        ...base,
-        ...(breaker.openUntil === Infinity ? {} : { delayMs: breaker.openUntil - now }),
-      })
-    case "half-open":
-      return record.emit({ event: "CircuitHalfOpened", ...base })
-    case "closed":
-      return record.emit({ event: "CircuitClosed", ...base })
-  }
-}
-
-/** The failure of a call that found the circuit open, and its event. */
-export const circuitOpen = (
-  record: CallRecord,
-  who: { readonly name: string; readonly model: string },
-  circuit: string,
-  breaker: Breaker,
-  now: number,
-): CircuitOpen => {
-  const left = breaker.retryAfter(now)
-  const delayMs = left === Infinity ? undefined : left
-  if (record.observer !== undefined) {
-    record.emit({
-      event: "CircuitRejected",
-      provider: who.name,
-      model: who.model,
-      circuit,
-      ...(delayMs === undefined ? {} : { delayMs }),
-    })
-  }
-  return new CircuitOpen({
-    provider: who.name,
-    model: who.model,
-    state: breaker.state === "half-open" ? "half-open" : "open",
-    ...(delayMs === undefined ? {} : { retryAfter: Duration.millis(delayMs) }),
-  })
 }
 
 interface Limit {
@@ -332,64 +254,108 @@ const resolve = (kind: Kind, { clocks, composite }: Plan<Any, unknown, unknown>,
   }
 }
 
-const judgeExit = <A>(value: A, judge: (value: A) => LlmError | undefined): Exit.Exit<A, LlmError> => {
+/** Either a value as it is, or the failure that it hides. A judge that throws is a defect. */
+const judgeExit = <A, E>(
+  exit: Exit.Success<A, E>,
+  { composite, face }: Plan<Any, unknown, unknown>,
+  subject: Subject,
+): Exit.Exit<A, E | LlmError> => {
+  if (composite) return exit
   try {
-    const hidden = judge(value)
-    return hidden === undefined ? Exit.succeed(value) : Exit.fail(hidden)
+    const hidden: LlmError | undefined = face.judge(exit.value, subject)
+    return hidden === undefined ? exit : Exit.fail(hidden)
   } catch (defect) {
     return Exit.die(defect)
   }
 }
 
+/** The context in which a leaf finds the call that it is part of, if it is. */
+const contextOf = (
+  context: Context.Context<never>,
+  record: CallRecord,
+  { apart }: Plan<Any, unknown, unknown>,
+): Context.Context<never> => {
+  const call = apart ? undefined : record
+  return Context.getOrUndefined(context, CurrentCall) === call ? context : Context.add(context, CurrentCall, call)
+}
+
+/** A leaf that throws while it makes its effect is a defect, too. */
+const made = <A, E>(leaf: () => Effect.Effect<A, E>): Effect.Effect<A, E> => {
+  try {
+    return leaf()
+  } catch (defect) {
+    return Effect.die(defect)
+  }
+}
+
 /**
- * Runs a leaf as one attempt. The leaf's success is judged by `judge`, and, when
- * `holds` says so, keeps the attempt open (a stream that runs on).
+ * Runs a leaf as one attempt. `holds` says what keeps the attempt open after it
+ * has succeeded: a stream that runs on. `waited`: it has waited for a circuit's
+ * verdict.
  */
 const run = <A, E>(
   plan: Plan<Any, unknown, unknown>,
   record: CallRecord,
-  fiber: AnyFiber,
   clocks: Resolved,
-  kind: Kind,
   leaf: () => Effect.Effect<A, E>,
-  judge: (value: A) => LlmError | undefined,
-  holds: (value: A, attempt: Attempt, clocks: Resolved) => A,
+  holds: ((value: A, attempt: Attempt, context: Context.Context<never>) => A) | undefined,
+  waited?: Waiting,
 ): Effect.Effect<A, E> =>
   Effect.callback<A, E>((resume) => {
     const now = record.now()
     if (now >= record.deadlineAt) return resume(Effect.fail(deadlineExceeded(plan, record, 0) as E))
-    const breaker = plan.admission?.circuit(fiber.context, credentialFor(record.overrides, plan.name) !== undefined)
-    let ticket = 0
-    if (breaker !== undefined) {
-      const before = breaker.state
-      ticket = breaker.admit(now)
-      if (breaker.state !== before) tellState(record, plan, plan.admission!.key, breaker, now)
-      if (ticket === rejected) {
-        return resume(Effect.fail(circuitOpen(record, plan, plan.admission!.key, breaker, now) as E))
+    const fiber = Fiber.getCurrent()!
+    const { context } = fiber
+    const inside = contextOf(context, record, plan)
+    const { admission } = plan
+    let breaker: Breaker | undefined
+    let ticket = noTicket
+    let accountTicket = noTicket
+    if (admission !== undefined) {
+      breaker = admission.circuit(context, credentialFor(record.overrides, plan.name) !== undefined, now)
+      const { account } = breaker
+      if (breaker.state === "closed" && (account === undefined || account.state === "closed")) {
+        ticket = breaker.admit(now)
+        if (account !== undefined) accountTicket = account.admit(now)
+      } else {
+        const entry = enter(plan, record, breaker, now, waited)
+        if ("rejection" in entry) return resume(Effect.fail(entry.rejection as E))
+        if ("wait" in entry) {
+          const again = () => run(plan, record, clocks, leaf, holds, entry.wait)
+          return resume(Effect.flatMap(awaitVerdict(record, context, entry.wait), again))
+        }
+        ticket = entry.own
+        accountTicket = entry.account
       }
     }
-    const attempt = new Attempt(plan, record, breaker, ticket, now)
+    const kind = holds === undefined ? "generate" : "stream"
+    const attempt = new Attempt(plan, record, breaker, ticket, accountTicket, now)
     const limit = limitOf(record, clocks.first, now, plan.composite)
+    if (record.observer !== undefined) attempt.begun(kind, limit, clocks.first)
     let expired: LlmError | undefined
-    let cancelTimer: (() => void) | undefined
+    let timer: Deadline | undefined
 
-    const finish = (exit: Exit.Exit<A, E>): Exit.Exit<A, E> => {
-      if (cancelTimer !== undefined) cancelTimer()
+    const finish = (exit: Exit.Exit<A, E>): void => {
+      if (timer !== undefined) timer.cancel()
+      let told: (() => Told | undefined) | undefined
+      let outcome = exit
       if (exit._tag === "Success") {
-        exit = judgeExit(exit.value, judge) as Exit.Exit<A, E>
-        if (exit._tag === "Success" && kind === "stream") return Exit.succeed(holds(exit.value, attempt, clocks))
+        const { value } = exit
+        if (holds !== undefined) return resume(Exit.succeed(holds(value, attempt, inside)))
+        if (record.observer !== undefined) told = () => plan.face.told?.(value)
+        outcome = judgeExit(exit, plan, attempt.subject) as Exit.Exit<A, E>
       } else if (expired !== undefined && Cause.hasInterruptsOnly(exit.cause)) {
-        exit = Exit.fail(expired as E)
+        outcome = Exit.fail(expired as E)
       }
-      attempt.settle(exit)
-      return exit
+      attempt.settle(outcome, told)
+      resume(outcome)
     }
 
-    const child = Effect.runForkWith(fiber.context)(Effect.suspend(leaf))
+    const child = Effect.runForkWith(inside)(made(leaf))
     const done = child.pollUnsafe()
-    if (done !== undefined) return resume(finish(done))
+    if (done !== undefined) return finish(done)
     if (limit.millis !== Infinity) {
-      cancelTimer = startTimer(record.clock, fiber.context, limit.millis, () => {
+      timer = startDeadline(record.clock, context, now, limit.millis, () => {
         expired =
           limit.by === "deadline"
             ? deadlineExceeded(plan, record, limit.millis / clocks.first)
@@ -397,7 +363,7 @@ const run = <A, E>(
         child.interruptUnsafe(fiber.id)
       })
     }
-    child.addObserver((exit) => resume(finish(exit)))
+    child.addObserver(finish)
     return Fiber.interrupt(child)
   })
 
@@ -414,23 +380,23 @@ export const attemptGenerate = <F extends Any, E, R>(
   plan: Plan<F, E, R>,
   record: CallRecord,
   request: Request<F>,
-): Effect.Effect<Answer<F>, E, R> =>
-  Effect.withFiber((fiber) => {
-    const clocks = resolve("generate", plan as Plan<Any, unknown, unknown>, record)
-    const leaf = () => plan.generate(request) as Effect.Effect<Answer<F>, E>
-    const subject = { provider: plan.name, model: plan.model }
-    const judge = (answer: Answer<F>): LlmError | undefined =>
-      plan.composite ? undefined : plan.face.judge(answer, subject)
-    if (nothingToDo(plan as Plan<Any, unknown, unknown>, clocks, record)) {
-      if (!plan.composite) record.attempts++
-      return Effect.flatMap(Effect.suspend(leaf), (answer) => {
-        if (!plan.composite) record.answered = subject
-        const hidden = judge(answer)
-        return hidden === undefined ? Effect.succeed(answer) : Effect.fail(hidden as E)
+): Effect.Effect<Answer<F>, E, R> => {
+  const self = plan as Plan<Any, unknown, unknown>
+  const clocks = resolve("generate", self, record)
+  const leaf = () => plan.generate(request) as Effect.Effect<Answer<F>, E>
+  return nothingToDo(self, clocks, record)
+    ? Effect.suspend(() => {
+        const asked = Effect.provideService(leaf(), CurrentCall, plan.apart ? undefined : record)
+        if (plan.composite) return asked
+        record.attempts++
+        return Effect.flatMap(asked, (answer) => {
+          const subject = (record.answered = { provider: plan.name, model: plan.model })
+          const hidden = plan.face.judge(answer, subject)
+          return hidden === undefined ? Effect.succeed(answer) : Effect.fail(hidden as E)
+        })
       })
-    }
-    return run(plan as Plan<Any, unknown, unknown>, record, fiber, clocks, "generate", leaf, judge, (answer) => answer)
-  })
+    : run(self, record, clocks, leaf, undefined)
+}
 
 /** One attempt at a stream, up to its commit point; the attempt ends when the stream does. */
 export const attemptOpen = <F extends Any, E, R>(
@@ -438,30 +404,19 @@ export const attemptOpen = <F extends Any, E, R>(
   record: CallRecord,
   request: Request<F>,
   scope: Scope.Scope,
-): Effect.Effect<Opened<Part<F>>, E, R> =>
-  Effect.withFiber((fiber) => {
-    const clocks = resolve("stream", plan as Plan<Any, unknown, unknown>, record)
-    const leaf = () => plan.open(request, scope) as Effect.Effect<Opened<Part<F>>, E>
-    return run(
-      plan as Plan<Any, unknown, unknown>,
-      record,
-      fiber,
-      clocks,
-      "stream",
-      leaf,
-      () => undefined,
-      (opened, attempt) => {
-        attempt.committed()
-        opened.ended.observe((exit) => attempt.settle(exit))
-        return clocks.idle === Infinity && clocks.whole === Infinity && record.deadlineAt === Infinity
-          ? opened
-          : {
-              ...opened,
-              rest: withClocks(plan as Plan<Any, unknown, unknown>, record, clocks, attempt, opened, fiber.context),
-            }
-      },
-    )
+): Effect.Effect<Opened<Part<F>>, E, R> => {
+  const self = plan as Plan<Any, unknown, unknown>
+  const clocks = resolve("stream", self, record)
+  const leaf = () => plan.open(request, scope) as Effect.Effect<Opened<Part<F>>, E>
+  return run(self, record, clocks, leaf, (opened, attempt, context) => {
+    attempt.committed()
+    const contentAt = plan.admission === undefined ? undefined : record.now()
+    opened.ended.observe((exit) => attempt.settle(exit, opened.told, contentAt))
+    return clocks.idle === Infinity && clocks.whole === Infinity && record.deadlineAt === Infinity
+      ? opened
+      : { ...opened, rest: withClocks(self, record, clocks, attempt, opened, context) }
   })
+}
 
 /**
  * The clocks behind the commit point: the gap between content, the attempt as a

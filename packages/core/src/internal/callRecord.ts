@@ -9,13 +9,14 @@ import * as Random from "effect/Random"
 import * as Cause from "effect/Cause"
 import { CurrentOverrides, type Overrides } from "../Call.ts"
 import { FailureModes, type Table } from "../FailureMode.ts"
+import type { Budget } from "./limits/budget.ts"
 import type { LlmError } from "./llmError.ts"
+import { nowMillis } from "./timer.ts"
 import { CurrentObserver, type Observer, type PolicyEvent, type Source } from "../PolicyEvent.ts"
 
 type AnyFiber = Fiber.Fiber<unknown, unknown>
 
-/** Milliseconds on the clock that only moves forward. */
-export const nowMillis = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
+export { nowMillis }
 
 /** What a call has done so far, and what bounds it. */
 export class CallRecord {
@@ -47,10 +48,28 @@ export class CallRecord {
   pinned: string | undefined
   /** These candidates are passed over, besides those that the caller excluded. */
   passedOver: ReadonlyArray<string> = []
+  /**
+   * Who judges the answers of this call: somebody above the composition, so that those below leave them alone, or
+   * somebody below, so that those above do.
+   */
+  judge: "nobody" | "above" | "below" = "nobody"
+  /** This candidate is asked next although its circuit is open: the floor of a failover. */
+  floor: string | undefined
   /** The rung of a ladder that the answer came from. */
   source: Source | undefined
   /** Who answered. */
   answered: { readonly provider: string; readonly model: string } | undefined
+  /** Was its end told? What happens later is no part of the call. */
+  ended = false
+  /** The innermost budget of extra attempts around those who are asked now. */
+  budget: Allowance | undefined
+  /** Is this a branch of a hedge that is beside the first? It does not wait at limits. */
+  extra = false
+  private waits: Map<string, number> | undefined
+  /** What compositions saw of their candidates when this call first asked them. */
+  private sights: Sight | undefined
+  /** Of a branch: how many failures it began with. */
+  private readonly inherited: number = 0
 
   constructor(fiber: AnyFiber, composition: string) {
     this.composition = composition
@@ -85,6 +104,84 @@ export class CallRecord {
     this.deadlineAt = this.startedAt + millis
   }
 
+  /** Attempts that were begun here: those of a branch are its own. */
+  get begun(): number {
+    return this.attempts
+  }
+
+  /** What a composition saw when this call first asked it. */
+  seen(owner: object): unknown {
+    let sight = this.sights
+    while (sight !== undefined && sight.owner !== owner) sight = sight.next
+    return sight?.view
+  }
+
+  /** A composition saw this, and goes on seeing it for as long as the call lasts. */
+  see(owner: object, view: unknown): void {
+    if (this.seen(owner) === undefined) this.sights = { owner, view, next: this.sights }
+  }
+
+  /** How long the call has waited at a provider so far: backoffs and queues, which the patience bounds. */
+  waited(provider: string): number {
+    return this.waits?.get(provider) ?? 0
+  }
+
+  /** It waited so long at a provider. */
+  wait(provider: string, millis: number): void {
+    this.waits ??= new Map()
+    this.waits.set(provider, this.waited(provider) + millis)
+  }
+
+  /**
+   * A branch: it goes its own way beside others, in the same call. It numbers its attempts with them, sees what bounds the
+   * call, and keeps to itself what it sets, until it is joined.
+   */
+  fork(): CallRecord {
+    const counter = { begun: 0 }
+    return Object.create(this, {
+      attempts: {
+        get: () => this.attempts,
+        set: (attempts: number) => {
+          counter.begun += attempts - this.attempts
+          this.attempts = attempts
+        },
+      },
+      begun: { get: () => counter.begun },
+      // Whoever comes first uses it up.
+      floor: {
+        get: () => this.floor,
+        set: (floor: string | undefined) => {
+          this.floor = floor
+        },
+      },
+      failures: { value: [...this.failures] },
+      inherited: { value: this.failures.length },
+      sights: {
+        get: () => this.sights,
+        set: (sights: Sight | undefined) => {
+          this.sights = sights
+        },
+      },
+      alternatives: { value: this.alternatives, writable: true },
+      alternativeNeeds: { value: this.alternativeNeeds, writable: true },
+      patience: { value: this.patience, writable: true },
+      maxAttempts: { value: this.maxAttempts, writable: true },
+      waits: { value: this.waits === undefined ? undefined : new Map(this.waits), writable: true },
+    })
+  }
+
+  /** A branch is over: what it did not let through is the call's. */
+  rejoin(branch: CallRecord): void {
+    this.failures.push(...branch.failures.slice(branch.inherited))
+  }
+
+  /** A branch gave the answer. */
+  adopt(branch: CallRecord): void {
+    this.answered = branch.answered
+    this.source = branch.source
+    this.judge = branch.judge
+  }
+
   /** Sets the composition's deadline; one that the caller set stays, and of two the earlier counts. */
   limit(millis: number): void {
     if (!this.deadlineFixed && this.startedAt + millis < this.deadlineAt) this.bound(millis)
@@ -102,6 +199,22 @@ export class CallRecord {
       // An observer that throws changes nothing.
     }
   }
+}
+
+/** What a composition saw of its candidates; and what others did. */
+interface Sight {
+  readonly owner: object
+  readonly view: unknown
+  readonly next: Sight | undefined
+}
+
+/** A budget of extra attempts, and for whom it is. */
+export interface Allowance {
+  readonly budget: Budget
+  /** Providers for whose extra attempts it is, by name. */
+  readonly names: ReadonlyArray<string>
+  /** The next one outwards. */
+  readonly outer: Allowance | undefined
 }
 
 type Fact = PolicyEvent extends infer E ? (E extends PolicyEvent ? Omit<E, "at" | "call"> : never) : never
@@ -137,6 +250,7 @@ const textOr = (text: () => string): string => {
 
 /** Tells how the call ended. */
 export const callEnded = (record: CallRecord, exit: Exit.Exit<unknown, unknown>, text: () => string): void => {
+  record.ended = true
   if (record.observer === undefined) return
   const elapsedMs = record.elapsed()
   const { attempts } = record
@@ -145,6 +259,7 @@ export const callEnded = (record: CallRecord, exit: Exit.Exit<unknown, unknown>,
       event: "Answered",
       provider: record.answered?.provider ?? record.composition,
       ...(record.answered === undefined ? {} : { model: record.answered.model }),
+      composition: record.composition,
       ...(record.source === undefined ? {} : { source: record.source }),
       text: textOr(text),
       attempts,
@@ -159,22 +274,20 @@ export const callEnded = (record: CallRecord, exit: Exit.Exit<unknown, unknown>,
 
 /**
  * Runs an effect inside the current call, or, when there is none, as a call of
- * its own whose end `onEnd` tells.
+ * its own whose end `onEnd` tells. `handsOn`: it sees to it itself that whoever
+ * may look for the call finds it.
  */
 export const withCall = <A, E, R>(
   composition: string,
   self: (record: CallRecord, outermost: boolean) => Effect.Effect<A, E, R>,
   onEnd: (record: CallRecord, exit: Exit.Exit<A, E>) => void,
+  handsOn = false,
 ): Effect.Effect<A, E, R> =>
   Effect.withFiber((fiber) => {
     const current = fiber.getRef(CurrentCall)
     if (current !== undefined) return self(current, false)
     const record = new CallRecord(fiber, composition)
-    const run = Effect.provideService(
-      Effect.suspend(() => self(record, true)),
-      CurrentCall,
-      record,
-    )
+    const run = handsOn ? self(record, true) : Effect.provideService(self(record, true), CurrentCall, record)
     if (record.observer === undefined) return run
     // The beginning is told inside of what tells the end: an interruption can fall between.
     let begun = false

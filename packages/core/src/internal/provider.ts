@@ -4,6 +4,7 @@ import type { Pipeable } from "effect/Pipeable"
 import { pipeArguments } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -12,9 +13,11 @@ import * as Layer from "effect/Layer"
 import type { Answer, Any, Hidden, Inspector, Part, Request } from "../Face.ts"
 import { plain, type Plain } from "../Face.ts"
 import { ambient } from "./ai/ambient.ts"
-import { attemptGenerate, attemptOpen, noClocks, type Plan } from "./attempt.ts"
-import { callEnded, type CallRecord, CurrentCall, withCall } from "./callRecord.ts"
+import { attemptGenerate, attemptOpen, noClocks, type Plan, type Within } from "./attempt.ts"
+import { callEnded, type CallRecord, CurrentCall, nowMillis, withCall } from "./callRecord.ts"
 import * as opened from "./opened.ts"
+import type { Declared } from "./directory/compositions.ts"
+import { Directory } from "./directory/service.ts"
 import type { LlmError, StreamInterrupted } from "./llmError.ts"
 
 /** Marks providers. */
@@ -69,6 +72,22 @@ export interface Readiness {
   readonly ready: boolean
   /** The failure that asking it now would give, with its event. */
   readonly rejection: () => unknown
+  /** Is it a circuit that rejects, and in which state? */
+  readonly circuit?: "open" | "half-open" | undefined
+  /** Would it keep the call waiting for the verdict on its probes? */
+  readonly waits?: boolean | undefined
+  /** What a failover must know to probe it all the same, when no other is left. */
+  readonly floor?: Floor | undefined
+}
+
+/** An open circuit that a failover may probe. */
+export interface Floor {
+  /** When it would let probes through by itself. */
+  readonly opensAt: number
+  /** Did it open for something that time does not mend? */
+  readonly hopeless: boolean
+  /** Takes the failover's turn, if it is due. */
+  readonly turn: (failover: object) => boolean
 }
 
 interface Internals<F extends Any, E, R> extends Provider<F, E, R> {
@@ -80,12 +99,38 @@ interface Internals<F extends Any, E, R> extends Provider<F, E, R> {
   readonly [NamesKey]: ReadonlyArray<string>
   /** How long one attempt may need, in milliseconds. */
   readonly [NeedKey]: (kind: "generate" | "stream") => number
+  /** Asks it within a call that is known, and so without looking for it. */
+  readonly [AskKey]: Asking<F, E, R>
+  /** Who may answer this call. Without it, only the provider itself. */
+  readonly [WithinKey]?: (record: CallRecord) => Within
+  /** The composition that it is. */
+  readonly [ListingKey]?: Listing
+  /** The providers inside. */
+  readonly [InnerKey]: ReadonlyArray<Marked>
 }
 
+/** A composition, as it enters a directory. */
+export interface Listing {
+  readonly name: string
+  readonly declared: ReadonlyArray<Declared>
+  /** After this time, in milliseconds, a latency weighs 1/e. */
+  readonly decay: number
+}
+
+/** A provider's two functions within a call that is known: the one of the fiber that they run in. */
+export interface Asking<F extends Any, E, R> {
+  readonly generate: (request: Request<F>, record: CallRecord) => Effect.Effect<Answer<F>, E, R>
+  readonly open: (request: Request<F>, scope: Scope.Scope, record: CallRecord) => Effect.Effect<Opened<Part<F>>, E, R>
+}
+
+const AskKey: unique symbol = Symbol.for("@understudy/core/Provider/ask")
 const NamesKey: unique symbol = Symbol.for("@understudy/core/Provider/names")
 const PlanKey: unique symbol = Symbol.for("@understudy/core/Provider/plan")
 const PeekKey: unique symbol = Symbol.for("@understudy/core/Provider/peek")
 const NeedKey: unique symbol = Symbol.for("@understudy/core/Provider/need")
+const WithinKey: unique symbol = Symbol.for("@understudy/core/Provider/within")
+const ListingKey: unique symbol = Symbol.for("@understudy/core/Provider/listing")
+const InnerKey: unique symbol = Symbol.for("@understudy/core/Provider/inner")
 
 const Proto = {
   [TypeId]: TypeId,
@@ -106,6 +151,16 @@ interface Parts<F extends Any, E, R> {
   readonly inside?: ReadonlyArray<string>
   readonly peek: Internals<F, E, R>[typeof PeekKey]
   readonly need: Internals<F, E, R>[typeof NeedKey]
+  readonly within?: ((record: CallRecord) => Within) | undefined
+  /** The composition that it is, for a directory. */
+  readonly listing?: Listing | undefined
+  /** The providers inside, whose compositions enter a directory with it. */
+  readonly inner?: ReadonlyArray<Marked> | undefined
+  /**
+   * Does it hand the record on by itself, to attempts and to what `asking` gives? Everything else that it runs must not
+   * look for the call. Without it the call is put where it is looked for.
+   */
+  readonly handsOn?: boolean | undefined
 }
 
 /** @internal Builds a provider whose outermost layer opens the call. */
@@ -116,6 +171,7 @@ export const fromParts = <F extends Any, E, R>(parts: Parts<F, E, R>): Provider<
       name,
       (record) => parts.generate(request, record),
       (record, exit) => callEnded(record, exit, () => (exit._tag === "Success" ? face.text(exit.value) : "")),
+      parts.handsOn,
     )
   const open = (request: Request<F>, scope: Scope.Scope): Effect.Effect<Opened<Part<F>>, E, R> => {
     let telling: Telling | undefined
@@ -137,6 +193,7 @@ export const fromParts = <F extends Any, E, R>(parts: Parts<F, E, R>): Provider<
         const call = telling ?? new Telling(record, face)
         if (!call.untilScopeCloses || !Cause.hasInterruptsOnly(exit.cause)) call.end(exit)
       },
+      parts.handsOn,
     )
     return Effect.map(opening, (stream) => (telling === undefined ? stream : telling.hear(stream)))
   }
@@ -148,9 +205,13 @@ export const fromParts = <F extends Any, E, R>(parts: Parts<F, E, R>): Provider<
     open,
     stream: (request: Request<F>) => opened.toStream((scope) => open(request, scope)),
     ...(parts.plan === undefined ? {} : { [PlanKey]: parts.plan }),
+    [AskKey]: asked(parts),
     [NamesKey]: parts.inside === undefined ? [name] : [name, ...parts.inside],
     [PeekKey]: parts.peek,
     [NeedKey]: parts.need,
+    ...(parts.within === undefined ? {} : { [WithinKey]: parts.within }),
+    ...(parts.listing === undefined ? {} : { [ListingKey]: parts.listing }),
+    [InnerKey]: parts.inner ?? [],
   })
   return self
 }
@@ -225,8 +286,49 @@ export const peek = (
 export const need = (self: Marked, kind: "generate" | "stream"): number =>
   (self as Internals<Any, unknown, unknown>)[NeedKey](kind)
 
-interface Marked {
+/** @internal Who may answer this call. */
+export const within = (self: Marked, record: CallRecord): Within => {
+  const { [WithinKey]: own, name } = self as Internals<Any, unknown, unknown>
+  return own?.(record) ?? { candidates: () => [{ name, contextWindow: undefined }], maxAttempts: Infinity }
+}
+
+const withinOf = (self: Marked): ((record: CallRecord) => Within) | undefined =>
+  (self as Internals<Any, unknown, unknown>)[WithinKey]
+
+/** @internal The compositions in a provider, itself first. */
+export const compositionsIn = (self: Marked): ReadonlyArray<Listing> => {
+  const { [InnerKey]: inner, [ListingKey]: own } = self as Internals<Any, unknown, unknown>
+  return [...(own === undefined ? [] : [own]), ...inner.flatMap(compositionsIn)]
+}
+
+/** @internal Lets the compositions in a provider enter the directory that is here, if there is one. */
+export const enter = (self: Marked): Effect.Effect<void> =>
+  Effect.withFiber((fiber) => {
+    const directory = Context.getOrUndefined(fiber.context as Context.Context<Directory>, Directory)
+    if (directory !== undefined) {
+      const now = nowMillis(fiber.getRef(Clock.Clock))
+      for (const { declared, decay, name } of compositionsIn(self)) directory.enter(name, declared, decay, now)
+    }
+    return Effect.void
+  })
+
+/** @internal Any provider, when it does not matter of what. */
+export interface Marked {
   readonly [TypeId]: TypeId
+}
+
+/** @internal The functions of a provider within a call that is known. */
+export const asking = <F extends Any, E, R>(self: Provider<F, E, R>): Asking<F, E, R> => internals(self)[AskKey]
+
+/** An attempt begins anew each time it is run. What else is made for a call is made when it is run. */
+const asked = <F extends Any, E, R>({ generate, handsOn, open, plan }: Parts<F, E, R>): Asking<F, E, R> => {
+  if (plan !== undefined) return { generate, open }
+  const inside = <A, E2, R2>(record: CallRecord, run: () => Effect.Effect<A, E2, R2>): Effect.Effect<A, E2, R2> =>
+    handsOn === true ? Effect.suspend(run) : Effect.provideService(Effect.suspend(run), CurrentCall, record)
+  return {
+    generate: (request, record) => inside(record, () => generate(request, record)),
+    open: (request, scope, record) => inside(record, () => open(request, scope, record)),
+  }
 }
 
 /** @internal A provider that is one attempt, with a plan to which attempt policies add. */
@@ -242,7 +344,10 @@ export const fromPlan = <F extends Any, E, R>(
     open: (request, scope, record) => attemptOpen(plan, record, request, scope),
     plan,
     inside: plan.inside,
+    inner: plan.inner,
+    within: plan.within,
     peek: peekPlan,
+    handsOn: true,
     need: (kind) => (kind === "generate" ? plan.clocks.attempt : plan.clocks.firstContent),
   })
 
@@ -250,16 +355,46 @@ export const fromPlan = <F extends Any, E, R>(
 export const wrap = <F extends Any, E, R, E2, R2>(
   self: Provider<F, E, R>,
   policy: <A>(run: Effect.Effect<A, E, R>, record: CallRecord, kind: "generate" | "stream") => Effect.Effect<A, E2, R2>,
+): Provider<F, E2, R2> => {
+  const ask = asking(self)
+  return fromParts<F, E2, R2>({
+    name: self.name,
+    model: self.model,
+    face: self.face,
+    generate: (request, record) => policy(ask.generate(request, record), record, "generate"),
+    open: (request, scope, record) => policy(ask.open(request, scope, record), record, "stream"),
+    inside: namesOf(self),
+    peek: internals(self)[PeekKey],
+    need: internals(self)[NeedKey],
+    handsOn: true,
+    within: withinOf(self),
+    inner: [self],
+  })
+}
+
+/**
+ * @internal The same for a policy that may ask more than once, and with other requests. A stream is asked for up to its
+ * commit point.
+ */
+export const wrapAsking = <F extends Any, E, R, E2, R2>(
+  self: Provider<F, E, R>,
+  policy: <A>(
+    ask: (request: Request<F>) => Effect.Effect<A, E, R>,
+    request: Request<F>,
+    record: CallRecord,
+  ) => Effect.Effect<A, E2, R2>,
 ): Provider<F, E2, R2> =>
   fromParts<F, E2, R2>({
     name: self.name,
     model: self.model,
     face: self.face,
-    generate: (request, record) => policy(self.generate(request), record, "generate"),
-    open: (request, scope, record) => policy(self.open(request, scope), record, "stream"),
+    generate: (request, record) => policy((asked) => self.generate(asked), request, record),
+    open: (request, scope, record) => policy((asked) => self.open(asked, scope), request, record),
     inside: namesOf(self),
     peek: internals(self)[PeekKey],
     need: internals(self)[NeedKey],
+    within: withinOf(self),
+    inner: [self],
   })
 
 /**
@@ -275,10 +410,16 @@ export const make = <F extends Any, E = never, R = never>(options: {
   readonly face: F
   readonly generate: (request: Request<F>) => Effect.Effect<Answer<F>, E, R>
   readonly stream: (request: Request<F>) => Stream.Stream<Part<F>, E, R>
-}): Provider<F, E | Hidden<F> | StreamInterrupted, R> => {
+}): Provider<F, E | Hidden<F> | StreamInterrupted, R> => made(options, false)
+
+const made = <F extends Any, E, R>(
+  options: Parameters<typeof make<F, E, R>>[0],
+  apart: boolean,
+): Provider<F, E | Hidden<F> | StreamInterrupted, R> => {
   const { face, generate, model, name, stream } = options
   const subject = { provider: name, model }
   return fromPlan<F, E | Hidden<F> | StreamInterrupted, R>({
+    apart,
     name,
     model,
     face,
@@ -305,8 +446,11 @@ export const compositePlan = <F extends Any, E, R>(self: Provider<F, E, R>): Pla
   face: self.face,
   generate: self.generate,
   open: self.open,
+  apart: false,
   composite: true,
   inside: namesOf(self),
+  inner: [self],
+  within: withinOf(self),
   clocks: noClocks,
   admission: undefined,
 })
@@ -316,26 +460,32 @@ export const fromEffect = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   options?: { readonly name?: string | undefined; readonly model?: string | undefined },
 ): Provider<Plain<A>, E, R> =>
-  make<Plain<A>, E, R>({
-    name: options?.name ?? "effect",
-    model: options?.model ?? options?.name ?? "effect",
-    face: plain<A>(),
-    generate: () => Effect.provideService(effect, CurrentCall, undefined),
-    stream: () => Stream.fromEffect(Effect.provideService(effect, CurrentCall, undefined)),
-  }) as Provider<Plain<A>, E, R>
+  made<Plain<A>, E, R>(
+    {
+      name: options?.name ?? "effect",
+      model: options?.model ?? options?.name ?? "effect",
+      face: plain<A>(),
+      generate: () => effect,
+      stream: () => Stream.fromEffect(effect),
+    },
+    true,
+  ) as Provider<Plain<A>, E, R>
 
 /** @internal A stream as a provider of which only the stream is asked. The face tells what its parts are. */
 export const fromStream = <F extends Any, E, R>(
   stream: Stream.Stream<Part<F>, E, R>,
   options: { readonly face: F; readonly name?: string | undefined; readonly model?: string | undefined },
 ): Provider<F, E | Hidden<F> | StreamInterrupted, R> =>
-  make<F, E, R>({
-    name: options.name ?? "stream",
-    model: options.model ?? options.name ?? "stream",
-    face: options.face,
-    generate: () => Effect.die(new Error("A provider made of a stream has no whole answer.")),
-    stream: () => Stream.provideService(stream, CurrentCall, undefined),
-  })
+  made<F, E, R>(
+    {
+      name: options.name ?? "stream",
+      model: options.model ?? options.name ?? "stream",
+      face: options.face,
+      generate: () => Effect.die(new Error("A provider made of a stream has no whole answer.")),
+      stream: () => stream,
+    },
+    true,
+  )
 
 /** Gives a provider the services it needs. */
 export const provideContext =
@@ -350,6 +500,8 @@ export const provideContext =
       peek: (outer, record, now) => peek(self, Context.merge(outer, context), record, now),
       inside: namesOf(self),
       need: internals(self)[NeedKey],
+      within: withinOf(self),
+      inner: [self],
     })
 
 /**
@@ -375,7 +527,7 @@ export const Service =
       /** The layer of a provider of this type; it takes what the provider needs. */
       layer: <F extends FaceOf<P>, E extends ErrorOf<P>, R>(provider: Provider<F, E, R>): Layer.Layer<Self, never, R> =>
         Layer.effect(service)(
-          Effect.map(ambient<R>(), (services) => {
+          Effect.map(Effect.tap(ambient<R>(), enter(provider)), (services) => {
             const provided: unknown = fromParts<F, E, never>({
               name: provider.name,
               model: provider.model,
@@ -385,6 +537,8 @@ export const Service =
               inside: namesOf(provider),
               peek: (caller, record, now) => peek(provider, services.around(caller), record, now),
               need: internals(provider)[NeedKey],
+              within: withinOf(provider),
+              inner: [provider],
             })
             // Without requirements of its own, it is of the service's type or leaves less.
             return provided as P
