@@ -38,6 +38,8 @@ export interface Inspector<in Part, out Hidden = LlmError> {
   readonly failure: (part: Part) => Hidden
   /** What the caller has had so far. */
   readonly delivered: () => Delivered
+  /** The text that the caller has had so far, where the face knows text. */
+  readonly text?: () => string
   /** What the stream has told about itself so far, for events. */
   readonly told?: () => Told | undefined
 }

@@ -29,6 +29,7 @@ import {
   ContentFiltered,
   InvalidResponse,
   isLlmError,
+  maxDeliveredText,
   ProviderUnavailable,
   UnknownFailure,
   withEvidence,
@@ -106,11 +107,16 @@ const told = (answer: Answer): Told =>
     answer.findLast((part) => part.type === "finish"),
   )
 
+/** About so many UTF-16 units make a token, in prose and in code of most languages. */
+const unitsPerToken = 4
+
 const inspect = (subject: Subject): Inspector<Part, Hidden> => {
   let metadata: Response.ResponseMetadataPartEncoded | undefined
   let finish: Response.FinishPartEncoded | undefined
   let parts = 0
   let characters = 0
+  let units = 0
+  let text = ""
   let inside: Delivered["inside"] = "nothing"
   return {
     verdict: (part) => {
@@ -118,15 +124,19 @@ const inspect = (subject: Subject): Inspector<Part, Hidden> => {
         case "text-delta":
           parts++
           characters += part.delta.length
+          units += part.delta.length
+          if (text.length < maxDeliveredText) text += part.delta
           inside = "text"
           return part.delta === "" ? Verdict.preamble : Verdict.content
         case "reasoning-delta":
           parts++
+          units += part.delta.length
           inside = "reasoning"
           return part.delta === "" ? Verdict.preamble : Verdict.content
         case "tool-params-start":
         case "tool-params-delta":
           parts++
+          if (part.type === "tool-params-delta") units += part.delta.length
           inside = "tool call"
           return Verdict.content
         case "response-metadata":
@@ -158,7 +168,8 @@ const inspect = (subject: Subject): Inspector<Part, Hidden> => {
     failure: (part) =>
       (part.type === "finish" ? failureOfFinish(part.reason, subject) : undefined) ??
       failureOfErrorPart(part.type === "error" ? part.error : part, subject),
-    delivered: () => ({ parts, characters, inside }),
+    delivered: () => ({ parts, characters, inside, estimatedTokens: Math.ceil(units / unitsPerToken) }),
+    text: () => text,
     told: () => toldOf(metadata, finish),
   }
 }

@@ -3,8 +3,9 @@
  * that there is none.
  *
  * An attempt has a clock of its own (30 seconds). A stream has three: one for
- * its first content (30 seconds), one for the gap between parts (20 seconds),
- * and one for the whole (120 seconds). The call has a deadline, the one instant
+ * its first content (30 seconds), one for the gap between content and content
+ * (20 seconds), and one for the whole (120 seconds); on request one for its
+ * headers, and a minimum rate. The call has a deadline, the one instant
  * by which it must have ended, whatever happens inside.
  *
  * **Details**
@@ -13,6 +14,8 @@
  *   and fails with `TimedOut` once its cleanup is done.
  * - The clock of first content runs over the whole preamble. Metadata and
  *   keep-alives are not content; text, reasoning and tool calls are.
+ * - The clock of headers is the adapter's, which alone sees them
+ *   (`CurrentHeadersLimit`); that of the connection is the transport's.
  * - Behind the commit point the failure is `StreamInterrupted`, which carries
  *   `TimedOut`. The time that the consumer takes does not count.
  * - At the deadline the running attempt is interrupted, and the call fails with
@@ -27,8 +30,8 @@ import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import type { Any, Hidden, Part } from "./Face.ts"
-import type { Clocks } from "./internal/attempt.ts"
-import { checked, DurationInput, millis } from "./internal/options.ts"
+import { type Clocks, CurrentHeadersLimit } from "./internal/attempt.ts"
+import { checked, Count, DurationInput, millis } from "./internal/options.ts"
 import type { DeadlineExceeded, StreamInterrupted, TimedOut } from "./internal/llmError.ts"
 import type { Policy, Provider } from "./internal/provider.ts"
 import { compositePlan, fromEffect, fromPlan, fromStream, peek, planOf, wrap } from "./internal/provider.ts"
@@ -39,10 +42,14 @@ export const Options = Schema.Struct({
   attempt: Schema.optional(DurationInput),
   /** A stream's first content. Default 30 seconds. */
   firstContent: Schema.optional(DurationInput),
-  /** The gap between parts of a stream. Default 20 seconds. */
+  /** The gap between content and content of a stream. Default 20 seconds. */
   idle: Schema.optional(DurationInput),
   /** A stream, whole. Default 120 seconds. */
   streamAttempt: Schema.optional(DurationInput),
+  /** The headers of a stream, where the adapter sees them. Those of an answer come with it. Default: none but that of first content. */
+  headers: Schema.optional(DurationInput),
+  /** How fast a stream must be: so many parts of content at least `within` each such time of waiting. Default: none. */
+  minimumRate: Schema.optional(Schema.Struct({ parts: Count, within: DurationInput })),
 })
 
 /** The clocks of an attempt. */
@@ -55,6 +62,11 @@ const clocksOf = (where: string, options: Options): Clocks => {
     firstContent: millis(o.firstContent, "30 seconds"),
     idle: millis(o.idle, "20 seconds"),
     streamAttempt: millis(o.streamAttempt, "120 seconds"),
+    headers: o.headers === undefined ? Infinity : millis(o.headers, "0 millis"),
+    rate:
+      o.minimumRate === undefined
+        ? undefined
+        : { parts: o.minimumRate.parts, within: millis(o.minimumRate.within, "0 millis") },
   }
 }
 
@@ -63,6 +75,8 @@ const shorter = (a: Clocks, b: Clocks): Clocks => ({
   firstContent: Math.min(a.firstContent, b.firstContent),
   idle: Math.min(a.idle, b.idle),
   streamAttempt: Math.min(a.streamAttempt, b.streamAttempt),
+  headers: Math.min(a.headers, b.headers),
+  rate: a.rate ?? b.rate,
 })
 
 /**
@@ -80,6 +94,14 @@ const with_ = (options: Options = {}): Policy<TimedOut> => {
 }
 
 export { with_ as with }
+
+export {
+  /**
+   * How long an adapter waits for the headers of a stream, in milliseconds. It alone sees them; what it fails with is
+   * `TimedOut` of phase `headers`.
+   */
+  CurrentHeadersLimit,
+}
 
 /** The deadline of a call. */
 export const DeadlineOptions = Schema.Struct({

@@ -1,7 +1,7 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import type { LlmError } from "@understudy/core"
-import { LanguageModelFace, PolicyEvent, Understudy } from "@understudy/core"
+import { LanguageModelFace, PolicyEvent, Timeouts, Understudy } from "@understudy/core"
 import { AnthropicMessages, OpenAiChat } from "@understudy/providers"
 import { Upstream } from "@understudy/testkit"
 import { Effect, Fiber, Layer, Redacted, Stream } from "effect"
@@ -225,6 +225,25 @@ for (const dialect of ["openai", "anthropic"] as const) {
         )
       }
     }
+
+    it.live("a stream without headers: the clock of headers ends it, and one with headers is not ended by it", () =>
+      Effect.gen(function* () {
+        const first = yield* Upstream.make({ script: { steps: [Upstream.hang, Upstream.silence], then: "cycle" } })
+        const model = providerOf(dialect, "first", first).pipe(
+          Timeouts.with({ headers: "200 millis", firstContent: "500 millis" }),
+        )
+        for (const [phase, millis] of [
+          ["headers", 200],
+          ["first content", 500],
+        ] as const) {
+          const begun = performance.now()
+          const failure = yield* Effect.flip(Stream.runDrain(model.stream(request)))
+          assert.isTrue(failure._tag === "TimedOut" && failure.phase === phase, failure.message)
+          assert.isAtLeast(performance.now() - begun, millis - 2)
+          assert.isBelow(performance.now() - begun, millis + grace)
+        }
+      }).pipe(Effect.scoped, Effect.provide(services)),
+    )
 
     it.live("a client that leaves: the request upstream is cancelled within a second, and nobody else is asked", () =>
       Effect.gen(function* () {

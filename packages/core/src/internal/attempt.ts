@@ -29,7 +29,8 @@ import type { Told } from "./events/told.ts"
 import { interrupted, type Opened } from "./opened.ts"
 import type { Marked } from "./provider.ts"
 import type { Deadline } from "./deadlines.ts"
-import { startDeadline, startTimer } from "./timer.ts"
+import { Pace, type Rate } from "./pace.ts"
+import { startDeadline } from "./timer.ts"
 
 /** Clocks of an attempt, in milliseconds. `Infinity` where there is none. */
 export interface Clocks {
@@ -37,10 +38,29 @@ export interface Clocks {
   readonly firstContent: number
   readonly idle: number
   readonly streamAttempt: number
+  /** A stream's headers. */
+  readonly headers: number
+  /** How fast a stream must be at least. */
+  readonly rate: Rate | undefined
 }
 
 /** No clocks. */
-export const noClocks: Clocks = { attempt: Infinity, firstContent: Infinity, idle: Infinity, streamAttempt: Infinity }
+export const noClocks: Clocks = {
+  attempt: Infinity,
+  firstContent: Infinity,
+  idle: Infinity,
+  streamAttempt: Infinity,
+  headers: Infinity,
+  rate: undefined,
+}
+
+/**
+ * How long an adapter waits for the headers of a stream, in milliseconds. It
+ * alone sees them; what it fails with is `TimedOut` of phase `headers`.
+ */
+export const CurrentHeadersLimit = Context.Reference<number>("@understudy/core/Timeouts/Headers", {
+  defaultValue: () => Infinity,
+})
 
 /** What a policy above may know of those who can answer a call. */
 export interface Within {
@@ -234,6 +254,7 @@ interface Resolved {
   readonly first: number
   readonly idle: number
   readonly whole: number
+  readonly rate: Rate | undefined
 }
 
 const or = (input: Duration.Input | undefined, fallback: number): number =>
@@ -244,13 +265,14 @@ const resolve = (kind: Kind, { clocks, composite }: Plan<Any, unknown, unknown>,
   const over = composite ? undefined : record.overrides.timeouts
   if (kind === "generate") {
     const attempt = or(over?.attempt, clocks.attempt)
-    return { first: attempt, idle: Infinity, whole: attempt }
+    return { first: attempt, idle: Infinity, whole: attempt, rate: undefined }
   }
   const whole = or(over?.attempt, clocks.streamAttempt)
   return {
     first: Math.min(or(over?.firstContent, clocks.firstContent), whole),
     idle: or(over?.idle, clocks.idle),
     whole,
+    rate: clocks.rate,
   }
 }
 
@@ -407,21 +429,27 @@ export const attemptOpen = <F extends Any, E, R>(
 ): Effect.Effect<Opened<Part<F>>, E, R> => {
   const self = plan as Plan<Any, unknown, unknown>
   const clocks = resolve("stream", self, record)
-  const leaf = () => plan.open(request, scope) as Effect.Effect<Opened<Part<F>>, E>
+  const { headers } = plan.clocks
+  const leaf = (): Effect.Effect<Opened<Part<F>>, E> => {
+    const opening = plan.open(request, scope) as Effect.Effect<Opened<Part<F>>, E>
+    return headers === Infinity ? opening : Effect.provideService(opening, CurrentHeadersLimit, headers)
+  }
   return run(self, record, clocks, leaf, (opened, attempt, context) => {
     attempt.committed()
     const contentAt = plan.admission === undefined ? undefined : record.now()
     opened.ended.observe((exit) => attempt.settle(exit, opened.told, contentAt))
-    return clocks.idle === Infinity && clocks.whole === Infinity && record.deadlineAt === Infinity
-      ? opened
-      : { ...opened, rest: withClocks(self, record, clocks, attempt, opened, context) }
+    const none =
+      clocks.idle === Infinity &&
+      clocks.whole === Infinity &&
+      clocks.rate === undefined &&
+      record.deadlineAt === Infinity
+    return none ? opened : { ...opened, rest: withClocks(self, record, clocks, attempt, opened, context) }
   })
 }
 
 /**
- * The clocks behind the commit point: the gap between content, the attempt as a
- * whole, and the call's deadline. Only the time in which a pull is outstanding
- * counts for the first two, so a slow consumer is not an idle provider.
+ * The clocks behind the commit point: the gap between content, the pace, the
+ * attempt as a whole, and the call's deadline. A deadline passes whoever waits.
  */
 const withClocks = <P>(
   plan: Plan<Any, unknown, unknown>,
@@ -431,43 +459,55 @@ const withClocks = <P>(
   opened: Opened<P>,
   context: Context.Context<never>,
 ): Opened<P>["rest"] => {
-  let spent = record.now() - attempt.startedAt
+  const contents = opened.contents ?? counting()
+  const pace = new Pace(clocks, record.now() - attempt.startedAt, contents())
+  const ended = (failure: LlmError) => {
+    const failed = Exit.fail(interrupted(attempt.subject, failure, opened.delivered(), opened.text?.()))
+    opened.ended.settle(failed)
+    return failed
+  }
   return Effect.callback<Arr.NonEmptyReadonlyArray<P>, StreamInterrupted | Cause.Done<void>>((resume) => {
     const pulledAt = record.now()
-    if (pulledAt >= record.deadlineAt) {
-      // What is buffered behind the deadline is not delivered.
-      const failure = deadlineExceeded(plan, record, spent / clocks.whole)
-      const failed = Exit.fail(interrupted({ provider: plan.name, model: plan.model }, failure, opened.delivered()))
-      opened.ended.settle(failed)
-      return resume(failed)
-    }
-    let cancelTimer: (() => void) | undefined
+    // What is buffered behind the deadline is not delivered.
+    if (pulledAt >= record.deadlineAt) return resume(ended(deadlineExceeded(plan, record, pace.spent / clocks.whole)))
+    let timer: Deadline | undefined
     let expired: LlmError | undefined
-    const finish = (exit: Exit.Exit<Arr.NonEmptyReadonlyArray<P>, StreamInterrupted | Cause.Done<void>>) => {
-      if (cancelTimer !== undefined) cancelTimer()
-      spent += record.now() - pulledAt
-      if (expired === undefined || exit._tag === "Success" || !Cause.hasInterruptsOnly(exit.cause)) return exit
-      const failed = Exit.fail(interrupted({ provider: plan.name, model: plan.model }, expired, opened.delivered()))
-      opened.ended.settle(failed)
-      return failed
+    const finish = (exit: Exit.Exit<Arr.NonEmptyReadonlyArray<P>, StreamInterrupted | Cause.Done<void>>): void => {
+      if (timer !== undefined) timer.cancel()
+      pace.waited(record.now() - pulledAt, contents())
+      resume(
+        expired === undefined || exit._tag === "Success" || !Cause.hasInterruptsOnly(exit.cause)
+          ? exit
+          : ended(expired),
+      )
     }
     const child = Effect.runForkWith(context)(opened.rest)
     const done = child.pollUnsafe()
-    if (done !== undefined) return resume(finish(done))
-    const idle = clocks.idle
-    const whole = clocks.whole - spent
+    if (done !== undefined) return finish(done)
+    const own = pace.left()
     const left = record.deadlineAt - pulledAt
-    const millis = Math.max(0, Math.min(idle, whole, left))
+    const millis = Math.min(own, left)
     if (millis !== Infinity) {
-      cancelTimer = startTimer(record.clock, context, millis, () => {
+      timer = startDeadline(record.clock, context, pulledAt, millis, () => {
+        const clock = pace.first()
         expired =
-          left < idle && left < whole
-            ? deadlineExceeded(plan, record, (spent + record.now() - pulledAt) / clocks.whole)
-            : timedOut(plan, idle <= whole ? "idle" : "attempt", idle <= whole ? idle : clocks.whole)
+          left < own
+            ? deadlineExceeded(plan, record, (pace.spent + record.now() - pulledAt) / clocks.whole)
+            : timedOut(
+                plan,
+                clock,
+                clock === "idle" ? clocks.idle : clock === "attempt" ? clocks.whole : (clocks.rate?.within ?? own),
+              )
         child.interruptUnsafe()
       })
     }
-    child.addObserver((exit) => resume(finish(exit)))
+    child.addObserver(finish)
     return Fiber.interrupt(child)
   }) as Pull.Pull<Arr.NonEmptyReadonlyArray<P>, StreamInterrupted>
+}
+
+/** Whose stream does not tell content from the rest: every pull that gives something counts. */
+const counting = (): (() => number) => {
+  let n = 0
+  return () => n++
 }

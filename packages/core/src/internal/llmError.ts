@@ -267,6 +267,8 @@ export class InvalidResponse extends Schema.TaggedError<InvalidResponse, Evidenc
   reason: Schema.optionalKey(RejectionReason),
   /** All answers that were not what was asked for, in order. */
   rejections: Schema.optionalKey(Schema.Array(Rejection)),
+  /** What all those answers cost, in tokens. */
+  usage: Schema.optionalKey(Schema.Struct({ inputTokens: Schema.Int, outputTokens: Schema.Int })),
 }) {
   override get message(): string {
     if (this.kind === "protocol") {
@@ -280,11 +282,37 @@ export class InvalidResponse extends Schema.TaggedError<InvalidResponse, Evidenc
   }
 }
 
+/** What kind of content a policy objects to. What is none of these is not told. */
+export const FilterCategory = Schema.Literals([
+  "hate",
+  "harassment",
+  "sexual",
+  "violence",
+  "self-harm",
+  "dangerous",
+  "profanity",
+  "jailbreak",
+  "indirect attack",
+  "protected material",
+  "personal information",
+  "blocklist",
+])
+
+/** What kind of content a policy objects to. */
+export type FilterCategory = typeof FilterCategory.Type
+
 /** The provider refused the prompt or the answer by its content policy. Strategy: modify the prompt. */
 export class ContentFiltered extends Schema.TaggedError<ContentFiltered, Evidence>()("ContentFiltered", {
   ...common("ContentFiltered"),
   /** What was refused, where that is known. */
   stage: Schema.optionalKey(Schema.Literals(["prompt", "answer"])),
+  /** What its policy objects to, as far as it says so. */
+  categories: Schema.optionalKey(Schema.Array(FilterCategory)),
+  /**
+   * Where it stands, if the provider names the place: the message, counted from 0 as OpenAI's chat protocol counts (a
+   * system message is one, and so is each result of a tool), and the part of its content.
+   */
+  named: Schema.optionalKey(Schema.Struct({ message: Schema.Int, part: Schema.optionalKey(Schema.Int) })),
   /** The failures of the attempts before, in order. */
   failures,
 }) {
@@ -380,13 +408,21 @@ export const Delivered = Schema.Struct({
   characters: Schema.Int,
   /** Where it broke. */
   inside: Schema.Literals(["nothing", "text", "reasoning", "tool call"]),
+  /** How many tokens that were, estimated from what came: the provider tells them at the end, which was not reached. */
+  estimatedTokens: Schema.optionalKey(Schema.Int),
 })
 
 /** What of a stream had reached the caller when it broke. */
 export interface Delivered extends Schema.Schema.Type<typeof Delivered> {}
 
+/** What a broken stream carries besides: the beginning of an answer, which prints as `<redacted>`. */
+export interface Interrupted extends Evidence {
+  /** The text that had come, at most 256 KiB of it. The model's, and so untrusted; never part of the schema, nor of JSON. */
+  readonly text?: Redacted.Redacted<string>
+}
+
 /** A stream ended before its end. After the commit point it is the only failure there is. */
-export class StreamInterrupted extends Schema.TaggedError<StreamInterrupted, Evidence>()("StreamInterrupted", {
+export class StreamInterrupted extends Schema.TaggedError<StreamInterrupted, Interrupted>()("StreamInterrupted", {
   ...common("StreamInterrupted"),
   /** Had the caller received content? Then nothing can be asked again without repeating it. */
   committed: Schema.Boolean,
@@ -411,14 +447,14 @@ export class StreamInterrupted extends Schema.TaggedError<StreamInterrupted, Evi
 /** The circuit of this provider is open: it was not asked. Strategy: failover. */
 export class CircuitOpen extends Schema.TaggedError<CircuitOpen, Evidence>()("CircuitOpen", {
   ...common("CircuitOpen"),
-  /** `open`: until `retryAfter` is over. `half-open`: all probes are under way. */
-  state: Schema.Literals(["open", "half-open"]).pipe(
-    Schema.withConstructorDefault(Effect.succeed<"open" | "half-open">("open")),
+  /** `open`: until `retryAfter` is over. `half-open`: all probes are under way. `isolated`: by hand, until it is released. */
+  state: Schema.Literals(["open", "half-open", "isolated"]).pipe(
+    Schema.withConstructorDefault(Effect.succeed<"open" | "half-open" | "isolated">("open")),
   ),
 }) {
   override get message(): string {
     const when = this.retryAfter === undefined ? "" : ` It may be asked again in ${spoken(this.retryAfter)}.`
-    return `${who(this)} was not asked: its circuit is ${this.state} after recent failures.${when}${more(this)} Let another provider answer.`
+    return `${who(this)} was not asked: its circuit is ${this.state === "isolated" ? "isolated by hand" : `${this.state} after recent failures`}.${when}${more(this)} Let another provider answer.`
   }
 }
 
@@ -529,6 +565,16 @@ for (const prototype of prototypes.values()) {
       return { ...(encode(this) as object), message: this.message }
     },
   })
+  // A failure that leaves a handler of `effect/http` answers by the table: it is a respondable. What that takes is
+  // loaded when the first one answers, so that whoever serves nothing loads no server.
+  Object.defineProperty(prototype, "~effect/http/HttpServerRespondable", {
+    value(this: LlmError) {
+      return Effect.flatMap(
+        Effect.promise(() => import("./http/respond.ts")),
+        ({ respond }) => respond(this),
+      )
+    },
+  })
 }
 
 const truncate = (text: string): string => {
@@ -538,6 +584,17 @@ const truncate = (text: string): string => {
     ? text
     : new TextDecoder().decode(bytes.subarray(0, maxProviderMessageBytes), { stream: true })
 }
+
+/** The longest `text` of a broken stream that is kept, in UTF-16 units. */
+export const maxDeliveredText = 256 * 1024
+
+/** Attaches the text that had come to a broken stream, and returns the same instance. */
+export const withText = (failure: StreamInterrupted, text: string): StreamInterrupted =>
+  Object.defineProperty(failure, "text", {
+    value: Redacted.make(text.slice(0, maxDeliveredText), { label: "text" }),
+    enumerable: false,
+    configurable: true,
+  })
 
 /**
  * Attaches evidence to a failure, and returns the same instance. The message is

@@ -11,7 +11,7 @@ import * as Stream from "effect/Stream"
 import type { Inspector, Subject } from "../Face.ts"
 import { Verdict } from "../Face.ts"
 import type { Told } from "./events/told.ts"
-import { type Delivered, isLlmError, type LlmError, StreamInterrupted, withEvidence } from "./llmError.ts"
+import { type Delivered, isLlmError, type LlmError, StreamInterrupted, withEvidence, withText } from "./llmError.ts"
 
 /** How a stream ended. Written once, by whoever sees it first. */
 export class Ended {
@@ -42,6 +42,10 @@ export interface Opened<out Part> {
   readonly ended: Ended
   /** What came so far. */
   readonly delivered: () => Delivered
+  /** How many parts of content came so far. */
+  readonly contents?: (() => number) | undefined
+  /** The text that came so far, where the face knows text. */
+  readonly text?: (() => string) | undefined
   /** What it has told about itself so far. */
   readonly told?: (() => Told | undefined) | undefined
 }
@@ -49,7 +53,12 @@ export interface Opened<out Part> {
 type Parts<Part> = Arr.NonEmptyReadonlyArray<Part>
 
 /** The failure of a stream that was interrupted after its commit point. */
-export const interrupted = (subject: Subject, failure: unknown, delivered: Delivered): StreamInterrupted => {
+export const interrupted = (
+  subject: Subject,
+  failure: unknown,
+  delivered: Delivered,
+  text?: string,
+): StreamInterrupted => {
   const known = isLlmError(failure) ? failure : undefined
   const out = new StreamInterrupted({
     provider: subject.provider,
@@ -61,6 +70,7 @@ export const interrupted = (subject: Subject, failure: unknown, delivered: Deliv
     ...(known?.status === undefined ? {} : { status: known.status }),
     ...(known?.requestId === undefined ? {} : { requestId: known.requestId }),
   })
+  if (text !== undefined && text !== "") withText(out, text)
   return known === undefined && failure !== undefined ? withEvidence(out, { cause: failure }) : out
 }
 
@@ -69,6 +79,7 @@ export const afterCommit = (
   subject: Subject,
   cause: Cause.Cause<unknown>,
   delivered: Delivered,
+  text?: string,
 ): Cause.Cause<StreamInterrupted> =>
   Cause.map(cause, (failure) =>
     isLlmError(failure) && failure._tag === "StreamInterrupted" && failure.committed
@@ -79,6 +90,7 @@ export const afterCommit = (
             ? failure.failure
             : failure,
           delivered,
+          text,
         ),
   )
 
@@ -99,6 +111,13 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
     const attemptScope = Scope.forkUnsafe(scope)
     const ended = new Ended()
     let sawEnd = false
+    let contents = 0
+    const facts = {
+      delivered: inspector.delivered,
+      told: inspector.told,
+      contents: () => contents,
+      text: inspector.text,
+    }
 
     // Looks at a chunk: what may be emitted of it, whether it holds content, and a failure behind that.
     const look = (
@@ -110,14 +129,17 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
         const verdict = inspector.verdict(part)
         if ((verdict & Verdict.failure) !== 0) return { parts, content, failed: { part } }
         parts.push(part)
-        if ((verdict & Verdict.content) !== 0) content = true
+        if ((verdict & Verdict.content) !== 0) {
+          content = true
+          contents++
+        }
         if ((verdict & Verdict.end) !== 0) sawEnd = true
       }
       return { parts, content, failed: undefined }
     }
 
     const fail = (failure: unknown): Effect.Effect<never, StreamInterrupted> => {
-      const exit = Exit.fail(interrupted(subject, failure, inspector.delivered()))
+      const exit = Exit.fail(interrupted(subject, failure, inspector.delivered(), inspector.text?.()))
       ended.settle(exit)
       return exit
     }
@@ -153,7 +175,7 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
                     ended.settle(Exit.void)
                     return Cause.done()
                   }
-                  const after = afterCommit(subject, cause, inspector.delivered())
+                  const after = afterCommit(subject, cause, inspector.delivered(), inspector.text?.())
                   const exit = Exit.failCause(after)
                   if (!Cause.hasInterruptsOnly(after)) ended.settle(exit)
                   return exit
@@ -182,7 +204,7 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
           if (!Pull.isDoneCause(exit.cause)) return yield* Effect.failCause(exit.cause as Cause.Cause<E>)
           if (!endMarker) {
             ended.settle(Exit.void)
-            return { head: preamble, rest: Cause.done(), ended, delivered: inspector.delivered, told: inspector.told }
+            return { head: preamble, rest: Cause.done(), ended, ...facts }
           }
           return yield* new StreamInterrupted({
             provider: subject.provider,
@@ -200,8 +222,7 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
             head: preamble,
             rest: makeRest(pull as Pull.Pull<Parts<Part>, E, void, R>, context, failed),
             ended,
-            delivered: inspector.delivered,
-            told: inspector.told,
+            ...facts,
           }
         }
       }

@@ -15,9 +15,11 @@ import type * as Classifier from "@understudy/core/Classifier"
 import * as LanguageModelFace from "@understudy/core/LanguageModelFace"
 import * as LlmError from "@understudy/core/LlmError"
 import * as Provider from "@understudy/core/Provider"
+import * as Timeouts from "@understudy/core/Timeouts"
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as Headers from "effect/http/Headers"
@@ -333,6 +335,28 @@ export interface Decoder {
   readonly whole: (value: unknown) => ReadonlyArray<Part> | Failure
 }
 
+/** The headers of a stream have a clock of their own, where the policies say so: nobody else sees when they come. */
+const headersInTime = <A, E, R>(
+  { subject }: Attempt,
+  self: Effect.Effect<A, E, R>,
+): Effect.Effect<A, E | LlmError.TimedOut, R> =>
+  Effect.flatMap(Timeouts.CurrentHeadersLimit, (millis) =>
+    millis === Infinity
+      ? self
+      : Effect.timeoutOrElse(self, {
+          duration: millis,
+          orElse: () =>
+            Effect.fail(
+              new LlmError.TimedOut({
+                provider: subject.provider,
+                model: subject.model,
+                phase: "headers",
+                limit: Duration.millis(millis),
+              }),
+            ),
+        }),
+  )
+
 /** Asks for a stream. The decoder is made for the headers of its response. */
 export const stream = (
   attempt: Attempt,
@@ -340,7 +364,7 @@ export const stream = (
   make: (headers: Classifier.SignalHeaders) => Decoder,
 ): Stream.Stream<Part, Failure, HttpClient.HttpClient> =>
   Stream.unwrap(
-    Effect.map(send(attempt, body, "text/event-stream"), (response) =>
+    Effect.map(headersInTime(attempt, send(attempt, body, "text/event-stream")), (response) =>
       Stream.transformPull(plainBytes(response), (pull) =>
         Effect.sync(() => partsOf(attempt, response.headers, make({ ...response.headers }), pull)),
       ),
