@@ -1,5 +1,6 @@
 /**
- * A small service: a question in, an answer out, and clean HTTP on a bad day.
+ * A small service: a question in, an answer with its source out, and on a bad
+ * day the answer of a better one, or clean HTTP.
  *
  * It needs no key. Both of its providers are an upstream inside of this process
  * that does as it is told, so that one can see each day for oneself:
@@ -8,12 +9,20 @@
  *     curl -sSi localhost:8080/ask -d '{"question":"Does the show go on?"}'
  *     curl -X PUT localhost:8080/upstream/limited
  *     curl -sSi localhost:8080/ask -d '{"question":"Does the show go on?"}'
+ *     curl -sSi localhost:8080/ask -d '{"question":"And now?"}'
  *     curl -sSi localhost:8080/ask -d '{"question":"And now?"}' -H 'accept: application/problem+json'
  *     curl -X PUT localhost:8080/upstream/broken
  *     curl -sSiN localhost:8080/ask/stream -d '{"question":"How does it begin?"}'
  */
 import { NodeHttpClient, NodeHttpServer, NodeRuntime } from "@effect/platform-node"
-import { FailureMode, HttpErrorMiddleware, LanguageModelFace, Understudy } from "@understudy/core"
+import {
+  AnswerCache,
+  Degradation,
+  FailureMode,
+  HttpErrorMiddleware,
+  LanguageModelFace,
+  Understudy,
+} from "@understudy/core"
 import { AnthropicMessages, OpenAiChat } from "@understudy/providers"
 import { Upstream } from "@understudy/testkit"
 import { Config, Console, Effect, Layer, Logger, Redacted, Schema, Stream } from "effect"
@@ -56,10 +65,15 @@ const service = Effect.gen(function* () {
     breaker: false,
   })
 
-  /** What is done about a question. What it may fail with is answered below, by the table. */
+  // A question that was answered a short time ago is answered again when nobody can. It bears no fallback: a user of
+  // this service is better served by a clean status than by a phrase.
+  const ladder = model.pipe(Degradation.with([Degradation.cache({ scope: "everyone", timeToLive: "10 minutes" })]))
+
+  /** What is done about a question, and from which rung the answer is. What it may fail with is answered by the table. */
   const answer = (question: string) =>
-    Effect.map(model.generate(LanguageModelFace.request(question)), (parts) => ({
-      answer: LanguageModelFace.text(parts),
+    Effect.map(ladder.ask(LanguageModelFace.request(question)), ({ answer, source }) => ({
+      answer: LanguageModelFace.text(answer),
+      source,
     }))
 
   const ask = Question.pipe(
@@ -70,7 +84,7 @@ const service = Effect.gen(function* () {
   // Until the first words are there a failure is still a status, and behind them an error event.
   const stream = Effect.flatMap(Question, ({ question }) =>
     HttpErrorMiddleware.stream(
-      model.stream(LanguageModelFace.request(question)).pipe(
+      ladder.stream(LanguageModelFace.request(question)).pipe(
         Stream.map(LanguageModelFace.languageModelFace.partText),
         Stream.filter((text) => text !== ""),
         Stream.map((text) => `data: ${JSON.stringify({ text })}\n\n`),
@@ -110,7 +124,7 @@ const listening = Layer.effectDiscard(
 const server = HttpRouter.serve(service, { disableLogger: true, disableListenLog: true }).pipe(
   Layer.merge(listening),
   Layer.provide(NodeHttpServer.layerConfig(() => Http.createServer(), { port, host: Config.succeed("127.0.0.1") })),
-  Layer.provide([NodeHttpClient.layerUndici, Understudy.layer]),
+  Layer.provide([NodeHttpClient.layerUndici, Understudy.layer, AnswerCache.layerMemory()]),
   // One line of JSON for each failed response, and nothing for the others.
   Layer.provide(Logger.layer([Logger.consoleJson])),
 )

@@ -21,7 +21,7 @@ const program = Effect.gen(function* () {
   const answer = yield* model.generate(LanguageModelFace.request("Who wrote Dune?")).pipe(
     Effect.map(LanguageModelFace.text),
     // A failure that is handled leaves the type. Without the last line, this is a compile error
-    // that names ContentFiltered, ContextLengthExceeded and InvalidRequest: the request must change.
+    // that names ContentFiltered, ContextLengthExceeded, InvalidRequest and InvalidResponse.
     Effect.catchTag("AllProvidersFailed", (failure) => Effect.succeed(`Nobody can answer now. ${failure.message}`)),
     Effect.catchTag("DeadlineExceeded", () => Effect.succeed("That took too long, please ask again.")),
     Effect.catch((failure) => Effect.succeed(`Please ask differently: ${failure._tag}`)),

@@ -50,7 +50,10 @@ const curl = (path: string, ...args: ReadonlyArray<string>): Promise<Answer> =>
     })
   })
 
-const question = ["-d", JSON.stringify({ question: "Does the show go on?" })]
+const asking = (question: string) => ["-d", JSON.stringify({ question })]
+
+/** One that nobody has answered yet. */
+const question = asking("And what if nobody knows the lines?")
 
 const day = async (name: string): Promise<void> => {
   assert.strictEqual((await curl(`/upstream/${name}`, "-X", "PUT")).status, 204)
@@ -71,9 +74,18 @@ describe("The service of examples/http-server, asked with curl,", () => {
 
   it("answers", async () => {
     await day("well")
-    const { body, status } = await curl("/ask", ...question)
+    const { body, status } = await curl("/ask", ...asking("Does the show go on?"))
     assert.strictEqual(status, 200)
-    assert.deepStrictEqual(JSON.parse(body), { answer: "The show goes on." })
+    assert.deepStrictEqual(JSON.parse(body), { answer: "The show goes on.", source: "primary" })
+  })
+
+  it("answers from the ladder what it has answered before, whatever the day is like, and says so", async () => {
+    for (const bad of ["limited", "down", "strict"]) {
+      await day(bad)
+      const { body, status } = await curl("/ask", ...asking("Does the show go on?"))
+      assert.strictEqual(status, 200)
+      assert.deepStrictEqual(JSON.parse(body), { answer: "The show goes on.", source: "cache" })
+    }
   })
 
   it("says 429 and when to come back, when its providers do, and writes one line to its log", async () => {
@@ -130,7 +142,7 @@ describe("The service of examples/http-server, asked with curl,", () => {
 
   it("streams an answer up to its end marker", async () => {
     await day("well")
-    const { body, headers, status } = await curl("/ask/stream", "-N", ...question)
+    const { body, headers, status } = await curl("/ask/stream", "-N", ...asking("How does it begin?"))
     assert.deepStrictEqual([status, headers["content-type"]], [200, "text/event-stream"])
     assert.isTrue(body.endsWith("data: [DONE]\n\n"))
   })

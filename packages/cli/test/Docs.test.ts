@@ -1,5 +1,5 @@
 import { assert, beforeAll, describe, it } from "@effect/vitest"
-import { FailureMode, LlmError } from "@understudy/core"
+import { FailureMode, HttpErrorResponse, LlmError } from "@understudy/core"
 import { OpenAiDialect } from "@understudy/providers"
 import { execFile } from "node:child_process"
 import { globSync, readFileSync } from "node:fs"
@@ -114,6 +114,20 @@ describe("The documentation", () => {
       if (typeof row.next === "string") assert.strictEqual(next, row.next, `${tag}: next`)
       if (typeof row.health === "string") assert.strictEqual(health, row.health, `${tag}: circuit`)
       if (typeof row.http === "number") assert.strictEqual(Number(http), row.http, `${tag}: HTTP`)
+    }
+  })
+
+  it("shows the responses that failures become", () => {
+    const rows = table(read("docs/http.md"), "tag", "status", "type")
+    assert.deepStrictEqual(
+      rows.map(([tag = ""]) => unquoted(tag)),
+      [...LlmError.tags],
+    )
+    for (const [cell = "", status = "", type = ""] of rows) {
+      const tag = LlmError.tags.find((tag) => tag === unquoted(cell))!
+      const { http } = FailureMode.table[tag]
+      if (typeof http === "number") assert.strictEqual(Number(status), http, tag)
+      assert.include(type, `\`${HttpErrorResponse.errorTypes[tag]}\``, tag)
     }
   })
 

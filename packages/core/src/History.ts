@@ -263,5 +263,6 @@ export const guard = <E, R>(self: Provider<LanguageModelFace, E, R>): Provider<L
     peek: (context, record, now) => peek(self, context, record, now),
     need: (kind) => need(self, kind),
     within: (record) => within(self, record),
+    inner: [self],
   })
 }

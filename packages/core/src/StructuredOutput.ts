@@ -255,6 +255,7 @@ const with_ = <R2 = never>(
       peek: (context, record, now) => peek(self, context, record, now),
       need: (kind) => need(self, kind),
       within: (record) => within(self, record),
+      inner: [self],
     })
   }
 }

@@ -2,6 +2,7 @@
 import { Effect, type Layer, Stream } from "effect"
 import {
   type CircuitBreaker,
+  type Directory,
   type Face,
   Failover,
   type FailureMode,
@@ -74,15 +75,23 @@ type Left =
   | LlmError.ContentFiltered
   | LlmError.ContextLengthExceeded
   | LlmError.InvalidRequest
+  | LlmError.InvalidResponse
   | LlmError.DeadlineExceeded
 same<typeof understudy, Provider.Provider<LM, Left, "http" | CircuitBreaker.Circuits>>(true)
 
 const single = Understudy.make({ candidates: [{ provider: odd }] })
 same<
   typeof single,
-  Provider.Provider<LM, LlmError.AllProvidersFailed | LlmError.DeadlineExceeded | "odd", "db" | CircuitBreaker.Circuits>
+  Provider.Provider<
+    LM,
+    LlmError.AllProvidersFailed | LlmError.DeadlineExceeded | LlmError.InvalidResponse | "odd",
+    "db" | CircuitBreaker.Circuits
+  >
 >(true)
-same<typeof Understudy.layer, Layer.Layer<CircuitBreaker.Circuits>>(true)
+// Values that are no answers of a language model are not judged.
+const values = Understudy.make({ candidates: [{ provider: plain }] })
+same<Provider.ErrorOf<typeof values>, Failover.Leaves<Provider.ErrorOf<typeof plain>> | LlmError.DeadlineExceeded>(true)
+same<typeof Understudy.layer, Layer.Layer<CircuitBreaker.Circuits | Directory.Directory>>(true)
 
 // @ts-expect-error -- they are not asked the same
 export const presetFaces = Understudy.make({ candidates: [{ provider: openai }, { provider: plain }] })
@@ -99,13 +108,14 @@ const handled = understudy.generate(request).pipe(
     ContentFiltered: () => Effect.succeed("no" as const),
     ContextLengthExceeded: () => Effect.succeed("shorter" as const),
     InvalidRequest: () => Effect.succeed("otherwise" as const),
+    InvalidResponse: () => Effect.succeed("odd" as const),
     DeadlineExceeded: () => Effect.succeed("slow" as const),
   }),
 )
 same<
   typeof handled,
   Effect.Effect<
-    LanguageModelFace.Answer | "later" | "no" | "shorter" | "otherwise" | "slow",
+    LanguageModelFace.Answer | "later" | "no" | "shorter" | "otherwise" | "odd" | "slow",
     never,
     "http" | CircuitBreaker.Circuits
   >
@@ -115,7 +125,14 @@ const stream = understudy
   .stream(request)
   .pipe(
     Stream.catchTag(
-      ["AllProvidersFailed", "ContentFiltered", "ContextLengthExceeded", "InvalidRequest", "DeadlineExceeded"],
+      [
+        "AllProvidersFailed",
+        "ContentFiltered",
+        "ContextLengthExceeded",
+        "InvalidRequest",
+        "InvalidResponse",
+        "DeadlineExceeded",
+      ],
       () => Stream.empty,
     ),
   )

@@ -10,7 +10,7 @@ import type { Span } from "effect/Tracer"
 import type { LanguageModelFace, Request } from "../../LanguageModelFace.ts"
 import type { InvalidResponse, LlmError, StreamInterrupted } from "../llmError.ts"
 import * as Origin from "../../Origin.ts"
-import type { Provider } from "../provider.ts"
+import { enter, type Provider } from "../provider.ts"
 import * as StructuredOutput from "../../StructuredOutput.ts"
 import { ambient } from "./ambient.ts"
 import { marked } from "./marked.ts"
@@ -57,7 +57,7 @@ export const hooks = <E extends LlmError, R>(
 ): Effect.Effect<Hooks, never, R> => {
   const self: Provider<LanguageModelFace, E | InvalidResponse, R> =
     options.structured === false ? marked(provider) : marked(provider.pipe(StructuredOutput.with(options.structured)))
-  return Effect.map(ambient<R>(), (services) => {
+  return Effect.map(Effect.tap(ambient<R>(), enter(provider)), (services) => {
     // What was refused although the prompt was whole, by the span of the question.
     const refused = new WeakMap<Span, AiError.AiError>()
     const failed =

@@ -45,6 +45,7 @@ export const marked = <E, R>(self: Provider<LanguageModelFace, E, R>): Provider<
       }),
     peek: (context, record, now) => peek(self, context, record, now),
     need: (kind) => need(self, kind),
+    inner: [self],
   })
 
 const originOf = ({ model, name }: { readonly name: string; readonly model: string }): Origin.Origin => ({
