@@ -122,20 +122,19 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
     // Looks at a chunk: what may be emitted of it, whether it holds content, and a failure behind that.
     const look = (
       chunk: Parts<Part>,
-    ): { parts: Array<Part>; content: boolean; failed: { readonly part: Part } | undefined } => {
-      const parts: Array<Part> = []
+    ): { parts: ReadonlyArray<Part>; content: boolean; failed: { readonly part: Part } | undefined } => {
       let content = false
-      for (const part of chunk) {
+      for (let index = 0; index < chunk.length; index++) {
+        const part = chunk[index]!
         const verdict = inspector.verdict(part)
-        if ((verdict & Verdict.failure) !== 0) return { parts, content, failed: { part } }
-        parts.push(part)
+        if ((verdict & Verdict.failure) !== 0) return { parts: chunk.slice(0, index), content, failed: { part } }
         if ((verdict & Verdict.content) !== 0) {
           content = true
           contents++
         }
         if ((verdict & Verdict.end) !== 0) sawEnd = true
       }
-      return { parts, content, failed: undefined }
+      return { parts: chunk, content, failed: undefined }
     }
 
     const fail = (failure: unknown): Effect.Effect<never, StreamInterrupted> => {
@@ -151,41 +150,42 @@ export const openStream = <Part, E, R, Hidden extends LlmError>(
     ): Opened<Part>["rest"] => {
       if (failedInHead !== undefined) return Effect.suspend(() => fail(inspector.failure(failedInHead.part)))
       let pending: Effect.Effect<never, StreamInterrupted> | undefined
-      const next: Opened<Part>["rest"] = Effect.suspend(() =>
+      // Made once, and run for each pull.
+      const asked = Effect.matchCauseEffect(pull, {
+        onSuccess: (chunk): Opened<Part>["rest"] => {
+          const { failed, parts } = look(chunk)
+          if (failed !== undefined) {
+            const failing = Effect.suspend(() => fail(inspector.failure(failed.part)))
+            if (parts.length === 0) return failing
+            pending = failing
+          } else if (sawEnd) {
+            ended.settle(Exit.void)
+          }
+          return Effect.succeed(parts as unknown as Parts<Part>)
+        },
+        onFailure: (cause): Opened<Part>["rest"] => {
+          if (Pull.isDoneCause(cause)) {
+            if (endMarker) return fail(undefined)
+            ended.settle(Exit.void)
+            return Cause.done()
+          }
+          const after = afterCommit(subject, cause, inspector.delivered(), inspector.text?.())
+          const exit = Exit.failCause(after)
+          if (!Cause.hasInterruptsOnly(after)) ended.settle(exit)
+          return exit
+        },
+      }) as unknown as Effect.Effect<Parts<Part>, StreamInterrupted | Cause.Done<void>, R>
+      const within = Effect.provideContext(asked, context)
+      const next = Effect.withFiber((fiber) =>
         pending !== undefined
           ? pending
           : sawEnd
             ? // The answer is whole, whatever its source does behind the end marker.
               Cause.done()
-            : Effect.matchCauseEffect(pull, {
-                onSuccess: (chunk): Opened<Part>["rest"] => {
-                  const { failed, parts } = look(chunk)
-                  if (failed !== undefined) {
-                    const failing = Effect.suspend(() => fail(inspector.failure(failed.part)))
-                    if (parts.length === 0) return failing
-                    pending = failing
-                  } else if (sawEnd) {
-                    ended.settle(Exit.void)
-                  }
-                  return Effect.succeed(parts as unknown as Parts<Part>)
-                },
-                onFailure: (cause): Opened<Part>["rest"] => {
-                  if (Pull.isDoneCause(cause)) {
-                    if (endMarker) return fail(undefined)
-                    ended.settle(Exit.void)
-                    return Cause.done()
-                  }
-                  const after = afterCommit(subject, cause, inspector.delivered(), inspector.text?.())
-                  const exit = Exit.failCause(after)
-                  if (!Cause.hasInterruptsOnly(after)) ended.settle(exit)
-                  return exit
-                },
-              }),
-      ).pipe((self) =>
-        Effect.provideContext(
-          self as unknown as Effect.Effect<Parts<Part>, StreamInterrupted | Cause.Done<void>, R>,
-          context,
-        ),
+            : // Whoever guards the stream pulls it with its services already.
+              fiber.context === (context as Context.Context<never>)
+              ? (asked as typeof within)
+              : within,
       )
       return next
     }
