@@ -99,6 +99,9 @@ export {
 /** What a breaker learns from an outcome; the states; who has the last word; and why a circuit opened. */
 export type { Mode, Outcome, Reason, Rules, State }
 
+/** A circuit, and what trips one. */
+export type { Breaker, Tripper }
+
 // -----------------------------------------------------------------------------
 // The machine by itself
 // -----------------------------------------------------------------------------

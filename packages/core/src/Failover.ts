@@ -328,6 +328,8 @@ class Course {
 
   private after(index: number, entry: Entry, error: LlmError): Effect.Effect<unknown, unknown, unknown> {
     const { record } = this
+    // It was for that one attempt only.
+    record.floor = undefined
     record.failures.push(error)
     this.ends.push(error)
     if (!this.worthwhile(entry, error)) {

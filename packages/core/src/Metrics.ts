@@ -270,6 +270,17 @@ const table = (options: Options): Table => {
         "understudy.to": event.to,
         "error.type": errorType(event.failure),
       }),
+    PassedOver: (event, to) => to.count("understudy.passed_over", asked(event)),
+    CandidateChanged: (event, to) =>
+      to.count("understudy.candidate.changes", {
+        "understudy.composition": event.composition,
+        ...asked(event),
+        "understudy.by": event.by,
+      }),
+    ConfigApplied: (event, to) =>
+      to.count("understudy.config.changes", { ...composition(event), "understudy.outcome": "applied" }),
+    ConfigRejected: (event, to) =>
+      to.count("understudy.config.changes", { ...composition(event), "understudy.outcome": "rejected" }),
     AnswerRejected: (event, to) =>
       to.count("understudy.answers.rejected", {
         ...asked(event),

@@ -175,6 +175,40 @@ export const PolicyEvent = Schema.Union([
   }),
   /** The next candidate, `to`, is asked. */
   of("FailedOver", { ...asked, failure: FailureTag, to: Schema.String }),
+  /** A candidate is not asked: the prompt has so many tokens at least, and does not fit into its context window. */
+  of("PassedOver", { ...asked, tokens: Schema.Int, contextWindow: Schema.Int }),
+  /**
+   * Something else is set for a candidate from here on. `call` is `by hand`, or `configuration` when its file changed.
+   * `settings`: what holds now, of what changed.
+   */
+  of("CandidateChanged", {
+    ...asked,
+    composition: Schema.String,
+    by: Schema.Literals(["hand", "file"]),
+    settings: Schema.String,
+  }),
+  /** The configuration file changed, and holds from here on. `call` is `configuration`. */
+  of("ConfigApplied", {
+    ...common,
+    /** The name of the composition. */
+    provider: Schema.String,
+    file: Schema.String,
+    /** Candidates that are new. */
+    added: Schema.Int,
+    /** Candidates that are gone. */
+    removed: Schema.Int,
+  }),
+  /** The configuration file changed, and is not valid: the last good one stays. `call` is `configuration`. */
+  of("ConfigRejected", {
+    ...common,
+    /** The name of the composition. */
+    provider: Schema.String,
+    file: Schema.String,
+    /** How many mistakes. */
+    issues: Schema.Int,
+    /** The first of them: its place, and what was expected. */
+    problem: Schema.String,
+  }),
   /** An answer was not what was asked for. `issues`: how many. `again`: is it asked for once more? */
   of("AnswerRejected", { ...asked, reason: RejectionReason, issues: Schema.Int, again: Schema.Boolean }),
   /** An answer was mended: `repairs` says how often. */
@@ -316,6 +350,14 @@ export const describe = (event: PolicyEvent): string => {
       return `${event.circuit}: circuit ${event.to} by hand`
     case "FailedOver":
       return `${who}: ${event.failure}, over to ${event.to}`
+    case "PassedOver":
+      return `${who}: passed over, the prompt has ${event.tokens} tokens or more and its window ${event.contextWindow}`
+    case "CandidateChanged":
+      return `${who}: ${event.settings} (by ${event.by === "hand" ? "hand" : "the configuration file"})`
+    case "ConfigApplied":
+      return `${who}: ${event.file} holds now${event.added === 0 ? "" : `, ${event.added} candidate${event.added === 1 ? "" : "s"} more`}${event.removed === 0 ? "" : `, ${event.removed} candidate${event.removed === 1 ? "" : "s"} less`}`
+    case "ConfigRejected":
+      return `${who}: ${event.file} is not valid, the last good one stays (${event.problem}${event.issues > 1 ? `, and ${event.issues - 1} more` : ""})`
     case "AnswerRejected":
       return `${who}: the answer was rejected (${event.reason}${event.issues === 0 ? "" : `, ${event.issues} issue${event.issues === 1 ? "" : "s"}`})${event.again ? ", asked again" : ""}`
     case "AnswerRepaired":

@@ -221,6 +221,10 @@ const rows: Table = {
     call.decided(event, "understudy.failed_over")
     call.goesOn(event)
   },
+  PassedOver: "understudy.passed_over",
+  CandidateChanged: "understudy.candidate.changed",
+  ConfigApplied: "understudy.config.applied",
+  ConfigRejected: "understudy.config.rejected",
   AnswerRejected: "understudy.answer.rejected",
   AnswerRepaired: "understudy.answer.repaired",
   AnswerDoubted: "understudy.answer.doubted",

@@ -45,21 +45,13 @@ const statusOf = (key: string) =>
     Effect.map(circuits.status, (all) => all.find((status) => status.key === key)),
   )
 
-const numbers = {
-  failures: 5,
-  openFor: 60_000,
-  permits: 3,
-  successes: 3,
-  patience: 2000,
-  maxHint: 3_600_000,
-  probeLimit: 180_000,
-}
+const numbers = CircuitBreaker.rules()
 const circuitOf = (key: string) => Effect.map(CircuitBreaker.Circuits, (circuits) => circuits.get(key, numbers))
 
 const unavailable = failure("ProviderUnavailable")
 
-/** What a circuit with the default numbers looks like after one outcome. */
-type After = "open" | "counted" | "unchanged"
+/** What the circuits look like after one outcome: the model's opened, or the account's; it was counted, or not. */
+type After = "open" | "account open" | "counted" | "unchanged"
 
 describe("CircuitBreaker", () => {
   it.effect("opens after five failures in a row, rejects for 60 s, and closes after three probes succeed", () =>
@@ -102,7 +94,7 @@ describe("CircuitBreaker", () => {
   describe("judges a failure by its tag", () => {
     const expected: { readonly [T in LlmError.Tag]: After } = {
       RateLimited: "counted",
-      QuotaExhausted: "open",
+      QuotaExhausted: "account open",
       Overloaded: "counted",
       ProviderUnavailable: "counted",
       ConnectionFailed: "counted",
@@ -112,7 +104,7 @@ describe("CircuitBreaker", () => {
       InvalidResponse: "counted",
       ContentFiltered: "unchanged",
       ContextLengthExceeded: "unchanged",
-      AuthenticationFailed: "open",
+      AuthenticationFailed: "account open",
       PermissionDenied: "counted",
       ModelNotFound: "open",
       InvalidRequest: "unchanged",
@@ -167,6 +159,10 @@ describe("CircuitBreaker", () => {
           const status = yield* statusOf(`${kind}/${kind}-1`)
           assert.strictEqual(status?.state, after === "open" ? "open" : "closed", kind)
           if (after !== "open") assert.strictEqual(status?.failures, after === "counted" ? 1 : 0, kind)
+          const account = yield* statusOf(`${kind}/*`)
+          assert.strictEqual(account?.state, after === "account open" ? "open" : "closed", kind)
+          const next = said((yield* play(ask(kind, guarded))).exit)
+          assert.strictEqual(next === "CircuitOpen", after.endsWith("open") || error._tag === "CircuitOpen", kind)
         }
       }).pipe(Effect.provide(Understudy.layer)),
     )
@@ -311,11 +307,11 @@ describe("CircuitBreaker", () => {
         const later = yield* Effect.forkChild(Effect.exit(ask("generate", guarded)))
         yield* settle
         yield* Effect.exit(ask("generate", guarded))
-        const { epoch } = circuit
+        const { openUntil, since } = circuit
         assert.strictEqual(circuit.state, "open")
         assert.strictEqual(said(yield* Fiber.join(late)), "late")
         assert.strictEqual(said(yield* Fiber.join(later)), "ProviderUnavailable")
-        assert.strictEqual(circuit.epoch, epoch)
+        assert.deepStrictEqual([circuit.since, circuit.openUntil], [since, openUntil])
         assert.strictEqual(circuit.state, "open")
       })
       assert.strictEqual((yield* play(calls)).exit._tag, "Success")

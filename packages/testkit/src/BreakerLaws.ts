@@ -213,13 +213,24 @@ export interface Subject<out R = never> extends Parameters {
   readonly ignorable?: (() => unknown) | undefined
 }
 
+/**
+ * The options that the laws speak of. They know one open time, failures and successes in a row, and rejections: no windows,
+ * shares, growing times or waiting calls.
+ */
+export type Lawful = Pick<
+  CircuitBreaker.Options,
+  "failures" | "permits" | "successes" | "probeLimit" | "patience" | "maxHint" | "boundary" | "ignored"
+> & { readonly openFor?: Duration.Input | undefined }
+
 /** The breaker of this library as a subject of the laws, with its own defaults. */
-export const circuitBreaker = (options: CircuitBreaker.Options = {}): Subject => ({
+export const circuitBreaker = (options: Lawful = {}): Subject => ({
   failures: options.failures ?? 5,
   openFor: options.openFor ?? "60 seconds",
   permits: options.permits ?? 3,
   successes: options.successes ?? 3,
   probeLimit: options.probeLimit ?? "3 minutes",
+  boundary: options.boundary,
+  ignored: options.ignored,
   defects: "failure",
   ignorable: () => new LlmError.ContentFiltered({ provider: "laws" }),
   make: Effect.map(Layer.build(Layer.fresh(CircuitBreaker.layer)), (circuits) => ({

@@ -202,6 +202,24 @@ describe("BreakerLaws", () => {
       }),
     )
 
+    it.effect("by the breaker of this library, where it is told to mean something else", () =>
+      Effect.gen(function* () {
+        const few = { failures: 2, openFor: "5 seconds", permits: 2, successes: 2 } as const
+        for (const option of [{ boundary: "exclusive" }, { ignored: "success" }] as const) {
+          yield* BreakerLaws.check(BreakerLaws.circuitBreaker({ ...few, ...option }), { sequences: 40 })
+        }
+        const [exclusive, success] = [{ boundary: "exclusive" }, { ignored: "success" }] as const
+        const broken = yield* Effect.flip(
+          BreakerLaws.check({ ...BreakerLaws.circuitBreaker({ ...few, ...exclusive }), boundary: "inclusive" }),
+        )
+        assert.strictEqual(broken.law, "rejects")
+        const quiet = yield* Effect.flip(
+          BreakerLaws.check({ ...BreakerLaws.circuitBreaker({ ...few, ...success }), ignored: "nothing" }),
+        )
+        assert.strictEqual(quiet.law, "ignored")
+      }),
+    )
+
     const stock = Effect.map(
       CircuitBreaker.make({ tripPolicy: CircuitBreaker.consecutive(3), openDuration: "10 seconds" }),
       (breaker): BreakerLaws.Guard => ({

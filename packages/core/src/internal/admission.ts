@@ -128,7 +128,7 @@ export const awaitVerdict = (
     if (at !== Infinity) {
       cancelTimer = startTimer(record.clock, context, Math.max(0, at - record.now()), () => {
         // A probe that is overdue gives its permit back to whoever asks first then: those who wait ask in their order.
-        if (overdue < last) return circuit.lookAgain()
+        if (overdue <= last) return circuit.lookAgain()
         leave()
         resume(Effect.void)
       })

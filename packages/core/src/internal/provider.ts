@@ -487,6 +487,38 @@ export const fromStream = <F extends Any, E, R>(
     true,
   )
 
+/**
+ * A provider that is another one from some instant on: whoever is `current` when
+ * a call first asks answers all of the call. For compositions that are made anew
+ * while the program runs, from a file that changes. It keeps the name, the model
+ * and the face of the first.
+ */
+export const delegate = <F extends Any, E, R>(current: () => Provider<F, E, R>): Provider<F, E, R> => {
+  const { face, model, name } = current()
+  const owner = {}
+  const chosen = (record: CallRecord): Provider<F, E, R> =>
+    (record.seen(owner) as Provider<F, E, R> | undefined) ?? current()
+  const asked = (record: CallRecord): Provider<F, E, R> => {
+    const provider = chosen(record)
+    record.see(owner, provider)
+    return provider
+  }
+  const provider = fromParts<F, E, R>({
+    name,
+    model,
+    face,
+    generate: (request, record) => asked(record).generate(request),
+    open: (request, scope, record) => asked(record).open(request, scope),
+    peek: (context, record, now) => peek(chosen(record), context, record, now),
+    need: (kind) => need(current(), kind),
+    within: (record) => within(chosen(record), record),
+  })
+  return Object.defineProperties(provider, {
+    [NamesKey]: { get: () => [name, ...namesOf(current())] },
+    [InnerKey]: { get: () => [current()] },
+  })
+}
+
 /** Gives a provider the services it needs. */
 export const provideContext =
   <R2>(context: Context.Context<R2>) =>

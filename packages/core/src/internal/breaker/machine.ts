@@ -169,10 +169,7 @@ export class Breaker {
   /** Might a probe of the floor be let through then? */
   mayFloor(now: number): boolean {
     return (
-      this.state === "open" &&
-      this.mode === "automatic" &&
-      now >= this.hintUntil &&
-      this.hasRoom(this.probesAt(now))
+      this.state === "open" && this.mode === "automatic" && now >= this.hintUntil && this.hasRoom(this.probesAt(now))
     )
   }
 
@@ -464,8 +461,7 @@ export class Breaker {
       over(this.failedProbes / verdict.of, verdict.rate, verdict.compare) ||
       this.tripper.watching.some(
         ({ watch }, index) =>
-          watch.what === "slow rate" &&
-          over(this.slowProbes[index]! / verdict.of, watch.threshold, watch.compare),
+          watch.what === "slow rate" && over(this.slowProbes[index]! / verdict.of, watch.threshold, watch.compare),
       )
     return tooMany ? "open" : whole ? "closed" : "half-open"
   }

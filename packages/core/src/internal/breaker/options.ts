@@ -1,5 +1,5 @@
 /** The options of a circuit breaker: plain data, and what the machine makes of them. */
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { checked, Count, DurationInput, InvalidOptions, millis } from "../options.ts"

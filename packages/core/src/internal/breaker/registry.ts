@@ -54,8 +54,9 @@ export class Registry {
     return made
   }
 
+  /** An account's circuit opens for what opens it at once, and not because one of its models fails or is slow. */
   private join(model: Breaker, account: string, rules: Rules, now: number): void {
-    const circuit = this.get(account, rules, now)
+    const circuit = this.get(account, { ...rules, inARow: Infinity, watches: [] }, now)
     if (!circuit.registered || circuit === model) return
     model.account = circuit
     circuit.models++

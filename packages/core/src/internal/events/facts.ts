@@ -46,6 +46,10 @@ export const kinds: { readonly [N in Name]: Kind } = {
   FloorProbed: { level: "Info", who: "candidate" },
   CircuitSet: { level: "Warn", who: "candidate" },
   FailedOver: { level: "Warn", who: "candidate" },
+  PassedOver: { level: "Debug", who: "candidate" },
+  CandidateChanged: { level: "Warn", who: "candidate" },
+  ConfigApplied: { level: "Info", who: "composition" },
+  ConfigRejected: { level: "Error", who: "composition" },
   AnswerRejected: { level: "Warn", who: "candidate" },
   AnswerRepaired: { level: "Info", who: "candidate" },
   AnswerDoubted: { level: "Warn", who: "candidate" },
@@ -104,6 +108,14 @@ export const names: { readonly [F in Field]: string | undefined } = {
   shadow: "understudy.circuit.shadow",
   to: "understudy.to",
   reason: "understudy.reason",
+  tokens: "understudy.tokens",
+  contextWindow: "understudy.context_window",
+  by: "understudy.by",
+  settings: "understudy.settings",
+  file: "understudy.file",
+  added: "understudy.candidates.added",
+  removed: "understudy.candidates.removed",
+  problem: "understudy.problem",
   issues: "understudy.issues",
   again: "understudy.again",
   repairs: "understudy.repairs",
@@ -159,7 +171,8 @@ const told = (field: string, value: unknown): Attributes[string] | undefined => 
     case "string":
       return field === "face" ? operationOf(value) : field === "finish" ? [oneLine(value)] : oneLine(value)
     case "number":
-      return Number.isFinite(value) ? value : undefined
+      // JSON knows no negative zero.
+      return Number.isFinite(value) ? value || 0 : undefined
     case "boolean":
       return value
     default:

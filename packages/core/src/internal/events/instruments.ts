@@ -161,6 +161,24 @@ export const instruments = {
     description: "How often a circuit was taken in hand.",
     labels: ["understudy.circuit.key", "understudy.to"],
   },
+  "understudy.passed_over": {
+    type: "counter",
+    unit: "{candidate}",
+    description: "How often a candidate was not asked, since its context window cannot hold the prompt.",
+    labels: [provider, model],
+  },
+  "understudy.candidate.changes": {
+    type: "counter",
+    unit: "{change}",
+    description: "How often something else was set for a candidate.",
+    labels: [composition, provider, model, "understudy.by"],
+  },
+  "understudy.config.changes": {
+    type: "counter",
+    unit: "{change}",
+    description: "How often the configuration file changed, applied or rejected.",
+    labels: [composition, "understudy.outcome"],
+  },
   "understudy.floor.probes": {
     type: "counter",
     unit: "{probe}",
