@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Random, Schedule, Stream } from "effect"
 import {
+  Call,
   CircuitBreaker,
   Face,
   Failover,
@@ -417,4 +418,191 @@ describe("Retry", () => {
       assertBetween(millis, 30_000, 33_000, "the hint")
     }),
   )
+
+  describe("with jitter", () => {
+    const many = (options: Retry.Options, seeds: number) =>
+      Effect.gen(function* () {
+        const waits: Array<ReadonlyArray<number>> = []
+        for (let seed = 0; seed < seeds; seed++) {
+          const a = stub("a", () => fails(overloaded))
+          yield* play(a.provider.pipe(Retry.with(options), (p) => ask("generate", p), Random.withSeed(seed)))
+          waits.push(gaps(a.asked))
+        }
+        return waits
+      })
+
+    it.effect("`equal`, waits half of the backoff and anything up to the other half", () =>
+      Effect.gen(function* () {
+        const waits = yield* many({ times: 4, base: 1000, cap: 3000, jitter: "equal" }, 200)
+        for (const [n, envelope] of [1000, 2000, 3000, 3000].entries()) {
+          const nth = waits.map((of) => of[n]!)
+          for (const wait of nth) assertBetween(wait, envelope / 2, envelope, `wait ${n}`)
+          // The whole half is used.
+          assert.isBelow(Math.min(...nth), envelope * 0.55)
+          assert.isAbove(Math.max(...nth), envelope * 0.95)
+        }
+      }),
+    )
+
+    it.effect("`decorrelated`, waits anything from the base to three times the wait before, within the cap", () =>
+      Effect.gen(function* () {
+        const waits = yield* many({ times: 8, base: 100, cap: 2000, jitter: "decorrelated" }, 200)
+        let grown = 0
+        for (const of of waits) {
+          let before = 100
+          for (const [n, wait] of of.entries()) {
+            assertBetween(wait, 100, Math.min(2000, 3 * before), `wait ${n}`)
+            if (wait > 1500) grown++
+            before = wait
+          }
+        }
+        assert.isAbove(grown, 200)
+      }),
+    )
+
+    it.effect("of every kind, never waits less than the latest hint, nor past deadline or patience", () =>
+      Effect.gen(function* () {
+        let hintsKept = 0
+        for (let seed = 0; seed < 300; seed++) {
+          const r = random(seed)
+          const limit = r.int(1000, 20_000)
+          const hints = Array.from({ length: 12 }, () => (r.chance(0.5) ? r.int(1, 3000) : 0))
+          const a = stub("a", (n) => fails(hints[n - 1] === 0 ? overloaded : hinted(hints[n - 1]!)))
+          const b = stub("b", () => fails(failure("Overloaded", "b")))
+          const policy = Retry.with({
+            times: 10,
+            base: r.int(0, 1000),
+            cap: r.int(1, 4000),
+            jitter: r.pick(["none", "full", "equal", "decorrelated"]),
+          })
+          const alone = r.chance(0.5)
+          const guarded = a.provider.pipe(policy)
+          const both = Failover.make([guarded, b.provider], { maxAttempts: 20 })
+          const call: Effect.Effect<string, LlmError.LlmError> = alone
+            ? ask(r.pick(kinds), guarded)
+            : ask(r.pick(kinds), both)
+          const { millis } = yield* play(call.pipe(Call.withDeadline(limit), Random.withSeed(seed)))
+          for (const [n, gap] of gaps(a.asked).entries()) {
+            assert.isAtLeast(gap, hints[n]! - tolerance, `seed ${seed}, wait ${n}`)
+            if (hints[n]! > 0) hintsKept++
+          }
+          assert.isAtMost(millis, alone ? limit : Math.min(limit, 2000) + tolerance, `seed ${seed}`)
+        }
+        assert.isAbove(hintsKept, 300)
+      }),
+    )
+
+    it.effect("of every kind, is a number however often it is asked, and from whatever base", () =>
+      Effect.gen(function* () {
+        for (const jitter of ["none", "full", "equal", "decorrelated"] as const) {
+          for (const base of [0, 1, "1 day"] as const) {
+            const a = stub("a", () => fails(overloaded))
+            const options = { times: 320, factor: 10, base, cap: 3, jitter }
+            yield* play(ask("generate", a.provider.pipe(Retry.with(options))))
+            assert.strictEqual(a.asked.length, 321)
+            for (const gap of gaps(a.asked)) assertBetween(gap, 0, 3, `${jitter} of ${base}`)
+          }
+        }
+      }),
+    )
+  })
+
+  describe("with maxElapsed", () => {
+    it.effect("begins no extra attempt later than that after the first", () =>
+      Effect.gen(function* () {
+        let cut = 0
+        for (let seed = 0; seed < 200; seed++) {
+          const r = random(seed)
+          const maxElapsed = r.int(0, 5000)
+          const takes = r.int(0, 400)
+          const a = stub("a", () => fails(r.chance(0.3) ? hinted(r.int(1, 2000)) : overloaded, takes))
+          const policy = Retry.with({ times: 6, base: 700, maxElapsed })
+          const { exit, millis } = yield* play(
+            a.provider.pipe(policy, (p) => ask(r.pick(kinds), p), Random.withSeed(seed)),
+          )
+          assert.strictEqual(said(exit), "Overloaded")
+          const last = a.asked.at(-1)! - a.asked[0]!
+          assert.isAtMost(last, maxElapsed + tolerance)
+          assertBetween(millis, last + takes, last + takes, `seed ${seed}: no wait behind the last attempt`)
+          if (a.asked.length < 7) cut++
+        }
+        assert.isAbove(cut, 100)
+      }),
+    )
+
+    it.effect("counts from its own first attempt, and not from the beginning of the call", () =>
+      Effect.gen(function* () {
+        const a = stub("a", () => fails(failure("QuotaExhausted"), 60_000))
+        const b = stub("b", inTurn(fails(failure("Overloaded", "b")), says("b")))
+        const second = b.provider.pipe(Retry.with({ maxElapsed: "1 second", base: 900, jitter: "none" }))
+        assert.strictEqual(said((yield* play(ask("generate", Failover.make([a.provider, second])))).exit), "b")
+      }),
+    )
+  })
+
+  describe("per tag", () => {
+    it.effect("counts and waits for a tag apart, and the others share the rest", () =>
+      Effect.gen(function* () {
+        const connection = failure("ConnectionFailed")
+        const limited = failure("RateLimited")
+        const failures = [limited, connection, limited, overloaded, limited, connection]
+        const a = stub<LlmError.LlmError>("a", (n) => fails(failures[n - 1]!))
+        const policy = Retry.with({
+          times: 2,
+          base: 10,
+          jitter: "none",
+          perTag: {
+            RateLimited: { times: 3, base: "1 second", factor: 1 },
+            ConnectionFailed: { base: 0 },
+          },
+        })
+        const { exit } = yield* play(ask("generate", a.provider.pipe(policy)))
+        // Three of RateLimited; the others have two in all: a ConnectionFailed and an Overloaded.
+        assert.deepStrictEqual(gaps(a.asked), [1000, 0, 1000, 10, 1000])
+        assert.strictEqual(said(exit), "ConnectionFailed")
+      }),
+    )
+
+    it.effect("takes a schedule of its own for a tag, which says how long and, with `times`, how often", () =>
+      Effect.gen(function* () {
+        const inputs: Array<number | undefined> = []
+        const schedule = Schedule.fibonacci("100 millis").pipe(
+          Schedule.setInputType<LlmError.RateLimited>(),
+          Schedule.while(({ input }) =>
+            Effect.as(
+              Effect.sync(() => inputs.push(input.status)),
+              true,
+            ),
+          ),
+        )
+        const a = stub("a", () => fails(failure("RateLimited", "a", { status: 429 })))
+        const policy = Retry.with({ base: 1, perTag: { RateLimited: { schedule, times: 5 } } })
+        yield* play(ask("stream", a.provider.pipe(policy)))
+        assert.deepStrictEqual(gaps(a.asked), [100, 100, 200, 300, 500])
+        assert.deepStrictEqual(inputs, [429, 429, 429, 429, 429])
+      }),
+    )
+
+    it.effect("does not ask again for a tag whose times are 0, and as for all where nothing else is said", () =>
+      Effect.gen(function* () {
+        const policy = Retry.with({
+          times: 1,
+          base: 70,
+          jitter: "none",
+          perTag: { TimedOut: { times: 0 }, Overloaded: {} },
+        })
+        const a = stub("a", () => fails(failure("TimedOut")))
+        yield* play(ask("generate", a.provider.pipe(policy)))
+        assert.strictEqual(a.asked.length, 1)
+        const b = stub("b", () => fails(overloaded))
+        yield* play(ask("generate", b.provider.pipe(policy)))
+        assert.deepStrictEqual(gaps(b.asked), [70])
+      }),
+    )
+
+    it("throws InvalidOptions for a tag that is never retried, and for what it cannot mean", () => {
+      assert.throws(() => Retry.with({ perTag: { InvalidRequest: { times: 1 } } as never }), /InvalidRequest/)
+      assert.throws(() => Retry.with({ perTag: { RateLimited: { times: -1 } } }), /perTag.*RateLimited.*times/s)
+    })
+  })
 })
