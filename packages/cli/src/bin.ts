@@ -6,8 +6,11 @@ import * as Effect from "effect/Effect"
 import * as CliOutput from "effect/cli/CliOutput"
 import * as Command from "effect/cli/Command"
 import * as Ask from "./Ask.ts"
+import * as BreakerCommand from "./BreakerCommand.ts"
 import * as Classify from "./Classify.ts"
 import * as Demo from "./Demo.ts"
+import * as Extract from "./Extract.ts"
+import * as StatusCommand from "./StatusCommand.ts"
 import * as UpstreamCommand from "./UpstreamCommand.ts"
 
 // A reader that leaves early, such as `head`, is no reason to crash, nor to lose what goes to the other.
@@ -32,7 +35,15 @@ const presenter: CliOutput.Presenter = {
 
 const understudy = Command.make("understudy").pipe(
   Command.withDescription("Keeps LLM calls alive: typed failures, each with a strategy"),
-  Command.withSubcommands([Ask.command, Demo.command, Classify.command, UpstreamCommand.command]),
+  Command.withSubcommands([
+    Ask.command,
+    Demo.command,
+    Classify.command,
+    Extract.command,
+    BreakerCommand.command,
+    StatusCommand.command,
+    UpstreamCommand.command,
+  ]),
 )
 
 understudy.pipe(

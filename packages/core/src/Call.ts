@@ -74,6 +74,8 @@ export interface Overrides {
   readonly pin?: ReadonlyArray<string> | undefined
   /** These candidates are not asked, by name. */
   readonly exclude?: ReadonlyArray<string> | undefined
+  /** Only candidates that have all of these tags are asked. */
+  readonly tags?: ReadonlyArray<string> | undefined
 }
 
 /** The overrides of the current call. */
@@ -85,6 +87,8 @@ const merge = (a: Overrides, b: Overrides): Overrides => ({
   timeouts: b.timeouts === undefined ? a.timeouts : { ...a.timeouts, ...b.timeouts },
   parameters: mergeParameters(a.parameters, b.parameters),
   credentials: b.credentials === undefined ? a.credentials : { ...a.credentials, ...b.credentials },
+  // Who must be in the EU must be there whatever else is asked of him.
+  tags: a.tags === undefined || b.tags === undefined ? (b.tags ?? a.tags) : [...a.tags, ...b.tags],
 })
 
 /** Parameters where those on the right win, field by field. */
@@ -141,6 +145,12 @@ export const pin = (...names: ReadonlyArray<string>) => set({ pin: names })
 
 /** These candidates are not asked, by name. */
 export const exclude = (...names: ReadonlyArray<string>) => set({ exclude: names })
+
+/**
+ * Only candidates that have all of these tags are asked, besides those of a `requireTags` around this one. A candidate
+ * without tags has none of them; a composition inside another leaves it to its own candidates.
+ */
+export const requireTags = (...tags: ReadonlyArray<string>) => set({ tags })
 
 /** Overrides for a stream. Adds `DeadlineExceeded` and `TimedOut`, as a deadline or clocks may be among them. */
 export const stream =

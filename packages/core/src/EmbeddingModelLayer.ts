@@ -37,13 +37,13 @@ import { CurrentOverrides } from "./Call.ts"
 import type { EmbeddingModelFace } from "./EmbeddingModelFace.ts"
 import { ambient } from "./internal/ai/ambient.ts"
 import type { LlmError } from "./internal/llmError.ts"
-import type { Provider } from "./internal/provider.ts"
+import { enter, type Provider } from "./internal/provider.ts"
 
 /** The `EmbeddingModel` of a provider. Its failures are inside `AiError`. */
 export const make = <E extends LlmError, R>(
   provider: Provider<EmbeddingModelFace, E, R>,
 ): Effect.Effect<EmbeddingModel.EmbeddingModel, never, R> =>
-  Effect.flatMap(ambient<R>(), (services) =>
+  Effect.flatMap(Effect.tap(ambient<R>(), enter(provider)), (services) =>
     EmbeddingModel.make({
       embedMany: (request) =>
         Effect.mapError(services.effect(provider.generate(request)), (failure) =>

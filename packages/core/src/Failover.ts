@@ -1,8 +1,9 @@
 /**
  * Failover: when one candidate cannot answer, the next does.
  *
- * Candidates are asked in the order of their priority, the lowest number first.
- * A disabled one is passed over, and so is one whose circuit is open, without
+ * Candidates are asked in the order of their priority, the lowest number first,
+ * and equal ones as `order` says. A disabled one is passed over, and so is one
+ * whose circuit is open, or whose context window cannot hold the prompt, without
  * an attempt. Every failure is kept.
  *
  * **Details**
@@ -20,6 +21,8 @@
  *   needs, a provider that timed out is not asked again, and backoffs at one
  *   candidate stay within the patience (2 seconds, summed).
  * - A stream fails over until its first content, and never after.
+ * - What is declared of candidates here can be changed while the program runs,
+ *   by the `Directory`, where there is one. A call goes on as it began.
  * - The floor: when every candidate's circuit is open, the one that is likeliest
  *   to be well is asked all the same, once a second over all calls, and never
  *   before a hint of its provider ends. The event `FloorProbed` marks it.
@@ -45,7 +48,7 @@ import { Settings } from "./internal/directory/settings.ts"
 import { type Entry as EntryOf, type View as ViewOf, Viewer } from "./internal/directory/view.ts"
 import { checked, Count, DurationInput, InvalidOptions, millis } from "./internal/options.ts"
 import { attach, flatten } from "./internal/attached.ts"
-import { AllProvidersFailed, isLlmError, type LlmError } from "./internal/llmError.ts"
+import { AllProvidersFailed, ContextLengthExceeded, isLlmError, type LlmError } from "./internal/llmError.ts"
 import type {
   AnyOf,
   AnyProvider,
@@ -188,6 +191,8 @@ const isTagged = ({ provider, tags }: Entry, wanted: ReadonlyArray<string>): boo
 const isBetter = (one: Floor, than: Floor): boolean =>
   one.hopeless === than.hopeless ? one.opensAt < than.opensAt : than.hopeless
 
+const none: ReadonlyArray<never> = []
+
 /** One call's way through the candidates. */
 class Course {
   private readonly entries: ReadonlyArray<Entry>
@@ -199,6 +204,8 @@ class Course {
   private readonly look: (entry: Entry) => Readiness | undefined
   /** The failover whose course it is. */
   private readonly owner: object
+  /** Those that are passed over, as the prompt is longer than their window. */
+  private readonly tooSmall: ReadonlyArray<Entry>
   private readonly failuresBefore: number
   /** What a failover around this one lends. */
   private readonly outer: Pick<CallRecord, "alternatives" | "alternativeNeeds" | "patience" | "maxAttempts">
@@ -218,6 +225,7 @@ class Course {
     bounds: { readonly patience: number; readonly maxAttempts: number },
     look: (entry: Entry) => Readiness | undefined,
     owner: object,
+    tooSmall: ReadonlyArray<Entry>,
   ) {
     this.entries = entries
     this.record = record
@@ -227,6 +235,7 @@ class Course {
     this.run = run
     this.look = look
     this.owner = owner
+    this.tooSmall = tooSmall
     this.failuresBefore = record.failures.length
     const { alternativeNeeds, alternatives, maxAttempts, patience } = record
     this.outer = { alternatives, alternativeNeeds, patience, maxAttempts }
@@ -246,7 +255,10 @@ class Course {
   from(start: number): Effect.Effect<unknown, unknown, unknown> {
     const { entries, record } = this
     const index = record.attempts < record.maxAttempts ? this.nextAsked(start) : undefined
-    if (index === undefined) return Effect.fail(this.conclude())
+    if (index === undefined) {
+      this.tellOfTooSmall()
+      return Effect.fail(this.conclude())
+    }
     const entry = entries[index]!
     this.lend(index)
     return Effect.catch(this.ask(entry), (error) => {
@@ -347,6 +359,25 @@ class Course {
       })
     }
     return this.from(next ?? this.entries.length)
+  }
+
+  /**
+   * Nobody answered of those whose window holds the prompt. One whose window does not hold it might, if it were shorter:
+   * that is told where somebody shortens prompts.
+   */
+  private tellOfTooSmall(): void {
+    const { ends, record, tooSmall } = this
+    if (!record.shortens || ends.every(({ _tag }) => _tag === "InvalidRequest")) return
+    for (const { contextWindow, provider } of tooSmall) {
+      const failure = new ContextLengthExceeded({
+        provider: provider.name,
+        model: provider.model,
+        ...(contextWindow === undefined ? {} : { limit: contextWindow }),
+        detail: "It was not asked, since the prompt is longer than its window.",
+      })
+      record.failures.push(failure)
+      ends.push(failure)
+    }
   }
 
   private conclude(): LlmError {
@@ -451,10 +482,13 @@ export const make = <
       if (view !== viewer.alone) record.see(owner, view)
       const look = (entry: Entry) => peek(entry.provider, context, record, record.now())
       const bounds = { patience, maxAttempts }
-      const begin = (entries: ReadonlyArray<Entry>) =>
-        new Course(entries, record, kind, name, whenFiltered, run, bounds, look, owner).from(0)
+      const allowed = allowedOf(record, view)
+      const begin = (entries: ReadonlyArray<Entry>) => {
+        const tooSmall = entries.length === allowed.length ? none : allowed.filter((entry) => !entries.includes(entry))
+        return new Course(entries, record, kind, name, whenFiltered, run, bounds, look, owner, tooSmall).from(0)
+      }
       const question = { order, windows: view.windows, face: first.face, request, record, kind }
-      const chosen = choose(allowedOf(record, view), question)
+      const chosen = choose(allowed, question)
       return Effect.isEffect(chosen) ? Effect.flatMap(chosen, begin) : begin(chosen)
     })
 

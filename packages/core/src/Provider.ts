@@ -34,6 +34,7 @@
 export {
   type AnyOf,
   type AnyProvider,
+  delegate,
   type ErrorOf,
   type FaceOf,
   fromEffect,

@@ -40,6 +40,7 @@
  * ```
  */
 import * as Call from "@understudy/core/Call"
+import type * as Directory from "@understudy/core/Directory"
 import type * as LanguageModelFace from "@understudy/core/LanguageModelFace"
 import type { ProviderFailure } from "@understudy/core/LlmError"
 import type * as Provider from "@understudy/core/Provider"
@@ -299,6 +300,58 @@ const namesOf = (candidates: File["candidates"], file: string): Effect.Effect<Re
 }
 
 // ---------------------------------------------------------------------------
+// A look at them
+// ---------------------------------------------------------------------------
+
+/** Where a key is expected in the environment, and whether it is there. */
+export interface Key {
+  readonly variable: string
+  readonly present: boolean
+}
+
+/** A candidate, seen without asking anybody. */
+export interface Inspected {
+  readonly name: string
+  readonly provider: KnownProvider
+  readonly model: string
+  /** What is set for it, as far as something is. */
+  readonly settings: Directory.Settings
+  /** Nothing when it needs none. */
+  readonly key: Key | undefined
+  /** The provider itself. */
+  readonly make: Effect.Effect<Model, InvalidConfig | MissingApiKey>
+}
+
+const keyOf = ({ apiKeyEnv, provider }: Pick<Candidate, "apiKeyEnv" | "provider">): Effect.Effect<Key | undefined> => {
+  const variable = apiKeyEnv ?? dialectOf(provider).apiKeyEnv
+  return variable === undefined
+    ? Effect.succeed(undefined)
+    : Effect.map(secret(variable), (key) => ({ variable, present: Option.isSome(key) }))
+}
+
+/** The candidates of a configuration: what is set for them, and which keys are missing. Asks nobody. */
+export const inspect = (
+  config: File,
+  file = "understudy.json",
+): Effect.Effect<ReadonlyArray<Inspected>, InvalidConfig> =>
+  Effect.flatMap(namesOf(config.candidates, file), (names) =>
+    Effect.forEach(config.candidates, (entry, index) => {
+      const { apiKeyEnv, baseUrl, headers, model, parameters, provider } = entry
+      const { contextWindow, enabled, price, priority, tags, weight } = entry
+      const name = names[index] ?? provider
+      const candidate = { name, provider, model, baseUrl, apiKeyEnv, headers, parameters }
+      return Effect.map(keyOf(entry), (key): Inspected => ({
+        name,
+        provider,
+        model,
+        settings: present({ priority, enabled, contextWindow, weight, price, tags }),
+        key,
+        make: makeOf(candidate, file, `candidates[${index}].`, true),
+      }))
+    }),
+  )
+
+// ---------------------------------------------------------------------------
 // Files
 // ---------------------------------------------------------------------------
 
@@ -388,6 +441,18 @@ const setting = (variable: string): Effect.Effect<string | undefined> =>
 
 const isBaseUrl = Schema.is(BaseUrl)
 
+const address = (variable: string): Effect.Effect<string | undefined, InvalidConfig> =>
+  Effect.flatMap(setting(variable), (baseUrl) =>
+    baseUrl === undefined || isBaseUrl(baseUrl)
+      ? Effect.succeed(baseUrl)
+      : Effect.fail(
+          new InvalidConfig({
+            file: "the environment",
+            problems: [{ path: variable, message: "Expected an http or https address" }],
+          }),
+        ),
+  )
+
 /**
  * A candidate for each key in the environment, see `environment`. Fails with
  * `NothingConfigured` when there is none, and with `InvalidConfig` for a base
@@ -399,11 +464,7 @@ export const fromEnvironment: Effect.Effect<Resolved, InvalidConfig | NothingCon
     const key = yield* secret(apiKeyEnv)
     if (Option.isNone(key)) continue
     const model = (yield* setting(modelEnv)) ?? known.model
-    const baseUrl = yield* setting(baseUrlEnv)
-    if (baseUrl !== undefined && !isBaseUrl(baseUrl)) {
-      const problem = { path: baseUrlEnv, message: "Expected an http or https address" }
-      return yield* new InvalidConfig({ file: "the environment", problems: [problem] })
-    }
+    const baseUrl = yield* address(baseUrlEnv)
     candidates.push({ provider: build({ provider: known.provider, model, ...present({ baseUrl }) }, key.value) })
   }
   const [first, ...rest] = candidates
@@ -412,3 +473,17 @@ export const fromEnvironment: Effect.Effect<Resolved, InvalidConfig | NothingCon
   }
   return { candidates: [first, ...rest] }
 })
+
+/** What the environment alone configures: also those whose keys are missing, and who are not asked. */
+export const inspectEnvironment: Effect.Effect<ReadonlyArray<Inspected>, InvalidConfig> = Effect.forEach(
+  environment,
+  ({ baseUrlEnv, model, modelEnv, provider }) =>
+    Effect.gen(function* () {
+      const baseUrl = yield* address(baseUrlEnv)
+      return { provider, model: (yield* setting(modelEnv)) ?? model, ...present({ baseUrl }) }
+    }),
+).pipe(
+  Effect.flatMap(([first, ...rest]) =>
+    first === undefined ? Effect.succeed([]) : inspect({ candidates: [first, ...rest] }, "the environment"),
+  ),
+)

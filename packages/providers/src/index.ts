@@ -12,3 +12,5 @@ export * as OpenAiChat from "./OpenAiChat.ts"
 export * as OpenAiDialect from "./OpenAiDialect.ts"
 /** Providers from a configuration file or the environment. */
 export * as ProviderConfig from "./ProviderConfig.ts"
+/** A composition that is made anew when its configuration file changes. */
+export * as WatchedConfig from "./WatchedConfig.ts"

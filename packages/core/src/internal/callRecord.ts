@@ -53,6 +53,8 @@ export class CallRecord {
    * somebody below, so that those above do.
    */
   judge: "nobody" | "above" | "below" = "nobody"
+  /** Is there somebody above who shortens a prompt that is too long? */
+  shortens = false
   /** This candidate is asked next although its circuit is open: the floor of a failover. */
   floor: string | undefined
   /** The rung of a ladder that the answer came from. */
@@ -137,36 +139,13 @@ export class CallRecord {
    * call, and keeps to itself what it sets, until it is joined.
    */
   fork(): CallRecord {
-    const counter = { begun: 0 }
-    return Object.create(this, {
-      attempts: {
-        get: () => this.attempts,
-        set: (attempts: number) => {
-          counter.begun += attempts - this.attempts
-          this.attempts = attempts
-        },
-      },
-      begun: { get: () => counter.begun },
-      // Whoever comes first uses it up.
-      floor: {
-        get: () => this.floor,
-        set: (floor: string | undefined) => {
-          this.floor = floor
-        },
-      },
-      failures: { value: [...this.failures] },
-      inherited: { value: this.failures.length },
-      sights: {
-        get: () => this.sights,
-        set: (sights: Sight | undefined) => {
-          this.sights = sights
-        },
-      },
-      alternatives: { value: this.alternatives, writable: true },
-      alternativeNeeds: { value: this.alternativeNeeds, writable: true },
-      patience: { value: this.patience, writable: true },
-      maxAttempts: { value: this.maxAttempts, writable: true },
-      waits: { value: this.waits === undefined ? undefined : new Map(this.waits), writable: true },
+    const branch: CallRecord & Rooted = Object.assign(Object.create(branchPrototype), this)
+    branch.root = this
+    branch.begunHere = 0
+    return Object.assign(branch, {
+      failures: [...this.failures],
+      inherited: this.failures.length,
+      waits: this.waits === undefined ? undefined : new Map(this.waits),
     })
   }
 
@@ -207,6 +186,49 @@ interface Sight {
   readonly view: unknown
   readonly next: Sight | undefined
 }
+
+/** What a branch has besides a copy of what the record held when it was made. */
+interface Rooted {
+  root: CallRecord | undefined
+  begunHere: number
+}
+
+/** What a branch shares with the others and with the record that it is of: everything else is its own. */
+const branchPrototype = Object.create(CallRecord.prototype, {
+  attempts: {
+    get(this: Rooted) {
+      return this.root?.attempts
+    },
+    set(this: Rooted, attempts: number) {
+      // While the record is copied there is nobody yet to share with.
+      if (this.root === undefined) return
+      this.begunHere += attempts - this.root.attempts
+      this.root.attempts = attempts
+    },
+  },
+  begun: {
+    get(this: Rooted) {
+      return this.begunHere
+    },
+  },
+  // Whoever comes first uses it up.
+  floor: {
+    get(this: Rooted) {
+      return this.root?.floor
+    },
+    set(this: Rooted, floor: string | undefined) {
+      if (this.root !== undefined) this.root.floor = floor
+    },
+  },
+  ended: {
+    get(this: Rooted) {
+      return this.root?.ended
+    },
+    set(this: Rooted, ended: boolean) {
+      if (this.root !== undefined) this.root.ended = ended
+    },
+  },
+})
 
 /** A budget of extra attempts, and for whom it is. */
 export interface Allowance {

@@ -1,7 +1,6 @@
 /** What leaves a failover and the preset, and what cannot be composed. */
 import { Effect, type Layer, Stream } from "effect"
 import {
-  type CircuitBreaker,
   type Directory,
   type Face,
   Failover,
@@ -77,7 +76,7 @@ type Left =
   | LlmError.InvalidRequest
   | LlmError.InvalidResponse
   | LlmError.DeadlineExceeded
-same<typeof understudy, Provider.Provider<LM, Left, "http" | CircuitBreaker.Circuits>>(true)
+same<typeof understudy, Provider.Provider<LM, Left, "http" | Understudy.State>>(true)
 
 const single = Understudy.make({ candidates: [{ provider: odd }] })
 same<
@@ -85,13 +84,13 @@ same<
   Provider.Provider<
     LM,
     LlmError.AllProvidersFailed | LlmError.DeadlineExceeded | LlmError.InvalidResponse | "odd",
-    "db" | CircuitBreaker.Circuits
+    "db" | Understudy.State
   >
 >(true)
 // Values that are no answers of a language model are not judged.
 const values = Understudy.make({ candidates: [{ provider: plain }] })
 same<Provider.ErrorOf<typeof values>, Failover.Leaves<Provider.ErrorOf<typeof plain>> | LlmError.DeadlineExceeded>(true)
-same<typeof Understudy.layer, Layer.Layer<CircuitBreaker.Circuits | Directory.Directory>>(true)
+same<typeof Understudy.layer, Layer.Layer<Understudy.State | Directory.Directory>>(true)
 
 // @ts-expect-error -- they are not asked the same
 export const presetFaces = Understudy.make({ candidates: [{ provider: openai }, { provider: plain }] })
@@ -117,7 +116,7 @@ same<
   Effect.Effect<
     LanguageModelFace.Answer | "later" | "no" | "shorter" | "otherwise" | "odd" | "slow",
     never,
-    "http" | CircuitBreaker.Circuits
+    "http" | Understudy.State
   >
 >(true)
 

@@ -5,7 +5,6 @@ import type { Redis, RedisError } from "effect/persistence/Redis"
 import {
   AnswerCache,
   Call,
-  type CircuitBreaker,
   Degradation,
   type EmbeddingModelFace,
   type Face,
@@ -181,7 +180,7 @@ const preset = Understudy.make({ candidates: [{ provider: lead }, { provider: ch
 )
 same<
   typeof preset,
-  Ladder<"primary" | "stale" | "fallback", LlmError.InvalidRequest, "lead" | "cheap" | Cache | CircuitBreaker.Circuits>
+  Ladder<"primary" | "stale" | "fallback", LlmError.InvalidRequest, "lead" | "cheap" | Cache | Understudy.State>
 >(true)
 const bundle = <E, R>(self: Provider.Provider<LM, E, R>) =>
   self.pipe(Degradation.with([Degradation.model(cheap), Degradation.fallback("")]))

@@ -15,7 +15,9 @@ import type * as Classifier from "@understudy/core/Classifier"
 import * as LanguageModelFace from "@understudy/core/LanguageModelFace"
 import * as LlmError from "@understudy/core/LlmError"
 import * as Provider from "@understudy/core/Provider"
+import * as RateLimit from "@understudy/core/RateLimit"
 import * as Timeouts from "@understudy/core/Timeouts"
+import type * as Response from "effect/ai/Response"
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -314,8 +316,17 @@ export const generate = <A>(
     if (tooLong) return yield* Effect.fail(tooLarge(attempt))
     if (broken !== undefined) return yield* Effect.fail(ofNetwork(attempt, broken))
     const decoded = decode(yield* valueOf(attempt, text, response.headers))
-    return LlmError.isLlmError(decoded) ? yield* Effect.fail(decoded) : decoded
+    if (LlmError.isLlmError(decoded)) return yield* Effect.fail(decoded)
+    const headroom = RateLimit.headroom(response.headers, attempt.now)
+    return headroom === undefined ? decoded : decoded.map((part) => withHeadroom(part, headroom))
   }).pipe(Effect.scoped)
+
+// What is left of the provider's limits goes up with the metadata of its answer, to whoever paces the calls.
+const withHeadroom = <A>(part: A, headroom: RateLimit.Headroom): A =>
+  isMetadata(part) ? { ...part, metadata: { ...part.metadata, [RateLimit.namespace]: { ...headroom } } } : part
+
+const isMetadata = (part: unknown): part is Response.ResponseMetadataPartEncoded =>
+  typeof part === "object" && part !== null && "type" in part && part.type === "response-metadata"
 
 // ---------------------------------------------------------------------------
 // Streams
@@ -387,8 +398,14 @@ const partsOf = (
   let begun = false
   // What comes after the parts that are out: a failure, or the end.
   let after: Pull.Pull<never, Failure> | undefined
+  let headroom = RateLimit.headroom(headers, attempt.now)
 
   const conclude = (parts: Array<Part>, failure: Failure | undefined, ended: boolean): Pull.Pull<Parts, Failure> => {
+    const metadata = headroom === undefined ? -1 : parts.findIndex(isMetadata)
+    if (headroom !== undefined && metadata >= 0) {
+      parts[metadata] = withHeadroom(parts[metadata]!, headroom)
+      headroom = undefined
+    }
     if (failure !== undefined) after = Effect.fail(failure)
     else if (ended) after = Cause.done()
     return isFilled(parts) ? Effect.succeed(parts) : (after ?? next)

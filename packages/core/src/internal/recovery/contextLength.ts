@@ -214,8 +214,16 @@ export const asking = <A, E, R, E2, R2>(
   const course = <B, E3, R3>(go: (course: Course<A, E, R, E2, R2>) => Effect.Effect<B, E3, R3>) =>
     Effect.flatMap(TokenCounter.Current, (counter) => go(new Course(self, ask, request, record, settings, counter)))
   const window = settings.before ? largestWindow(self, record, settings.window) : undefined
-  if (window !== undefined) return course((one) => one.begin(window))
-  return Effect.catch(ask(request), (error) =>
-    isLlmError(error) && isTooLong(error) ? course((one) => one.after(error)) : Effect.fail(error),
-  )
+  const asked: Effect.Effect<A, E | E2, R | R2> =
+    window !== undefined
+      ? course((one) => one.begin(window))
+      : Effect.catch(ask(request), (error) =>
+          isLlmError(error) && isTooLong(error) ? course((one) => one.after(error)) : Effect.fail(error),
+        )
+  const before = record.shortens
+  record.shortens = true
+  return Effect.onExitPrimitive(asked, () => {
+    record.shortens = before
+    return undefined
+  })
 }
