@@ -8,7 +8,8 @@
  *
  * **Details**
  *
- * - Order: deadline ( judge answers ( repair prompts ( failover ( retry ( breaker ( clocks ( provider ))))))).
+ * - Order: deadline ( judge answers ( repair prompts ( failover ( budget ( retry (
+ *   hedge ( limits ( breaker ( clocks ( provider )))))))))).
  * - Answers that are asked for as JSON, and calls of tools, are judged, mended and
  *   asked again for (`StructuredOutput`), within the call's attempts and deadline.
  * - Histories are guarded: what another candidate left in one (reasoning with its
@@ -38,10 +39,12 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Layer from "effect/Layer"
+import * as Bulkhead from "./Bulkhead.ts"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
 import * as Directory from "./Directory.ts"
 import type { Any } from "./Face.ts"
 import * as Failover from "./Failover.ts"
+import * as Hedge from "./Hedge.ts"
 import * as History from "./History.ts"
 import { type LanguageModelFace, languageModelFace } from "./LanguageModelFace.ts"
 import { settingsOf } from "./internal/directory/settings.ts"
@@ -56,8 +59,10 @@ import type {
 } from "./internal/llmError.ts"
 import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./internal/provider.ts"
 import { isProvider, wrap } from "./internal/provider.ts"
+import * as RateLimit from "./RateLimit.ts"
 import * as Recovery from "./Recovery.ts"
 import * as Retry from "./Retry.ts"
+import * as RetryBudget from "./RetryBudget.ts"
 import * as StructuredOutput from "./StructuredOutput.ts"
 import * as Timeouts from "./Timeouts.ts"
 
@@ -68,6 +73,14 @@ const attempts = {
   breaker: Schema.optional(Schema.Union([Schema.Literal(false), CircuitBreaker.Options])),
   /** When to ask the same candidate again, or `false` for never. */
   retry: Schema.optional(Schema.Union([Schema.Literal(false), Retry.Options])),
+  /** How many attempts there may be at once, or `false` for no bound. Default: no bound. */
+  bulkhead: Schema.optional(Schema.Union([Schema.Literal(false), Bulkhead.Options])),
+  /** How many requests and tokens there may be in a minute, or `false` for no bound. Default: no bound. */
+  rateLimit: Schema.optional(Schema.Union([Schema.Literal(false), RateLimit.Options])),
+  /** When another attempt runs beside one that is slow, or `false` for never. Default: never. */
+  hedge: Schema.optional(Schema.Union([Schema.Literal(false), Hedge.Options])),
+  /** How many attempts retries and hedges may add, or `false` for no bound. Default: 20 % of the first ones, and 10 a second. */
+  budget: Schema.optional(Schema.Union([Schema.Literal(false), RetryBudget.Options])),
 }
 
 /** What is said of one candidate besides its provider. Its policies win over those for all, field by field. */
@@ -126,6 +139,12 @@ const over = <O extends object>(mine: O | false | undefined, all: O | false | un
     ? false
     : ({ ...(all === false ? {} : all), ...(mine === undefined ? {} : defined(mine)) } as O)
 
+/** Of policies that there are only where they are asked for. */
+const atMost = <O extends object>(mine: O | false | undefined, all: O | false | undefined): O | undefined => {
+  if (mine === false || (mine === undefined && (all === false || all === undefined))) return undefined
+  return { ...(all === false ? {} : all), ...(mine === undefined ? {} : defined(mine)) } as O
+}
+
 const defined = <O extends object>(options: O): Partial<O> =>
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<O>
 
@@ -144,7 +163,7 @@ export const make = <
   | Failover.Leaves<ErrorOf<ProviderOf<C>> | ErrorOf<ProviderOf<Rest[number]>>>
   | DeadlineExceeded
   | OfAnswers<FaceOf<ProviderOf<C>>>,
-  ServicesOf<ProviderOf<C>> | ServicesOf<ProviderOf<Rest[number]>> | CircuitBreaker.Circuits
+  ServicesOf<ProviderOf<C>> | ServicesOf<ProviderOf<Rest[number]>> | State
 > => {
   const o = checked("Understudy.make", Options, options)
   const candidates = o.candidates.map((candidate) => {
@@ -158,7 +177,17 @@ export const make = <
         CircuitBreaker.with(o.patience === undefined ? breaker : { patience: o.patience, ...defined(breaker) }),
       )
     }
+    const bulkhead = atMost(candidate.bulkhead, o.bulkhead)
+    const rateLimit = atMost(candidate.rateLimit, o.rateLimit)
+    const hedge = atMost(candidate.hedge, o.hedge)
+    const budget = over(candidate.budget, o.budget)
+    if (rateLimit !== undefined) provider = provider.pipe(RateLimit.with(rateLimit))
+    if (bulkhead !== undefined) provider = provider.pipe(Bulkhead.with(bulkhead))
+    if (hedge !== undefined) provider = provider.pipe(Hedge.with(hedge))
     if (retry !== false) provider = provider.pipe(Retry.with(retry))
+    if (budget !== false && (retry !== false || hedge !== undefined)) {
+      provider = provider.pipe(RetryBudget.with(budget))
+    }
     return { provider, ...settingsOf(candidate) }
   }) as [Failover.Candidate<AnyProvider>]
   const { latencyDecay, maxAttempts, name, order, patience, whenFiltered } = o
@@ -206,9 +235,21 @@ export type Failure =
   | InvalidRequest
   | InvalidResponse
 
-/** All state of compositions, in memory: the circuits that they need, and the directory that they use where there is one. */
-export const layer: Layer.Layer<CircuitBreaker.Circuits | Directory.Directory> = Layer.merge(
+/** What compositions keep beyond a call: circuits, budgets, permits, limits and latencies. */
+export type State =
+  | CircuitBreaker.Circuits
+  | RetryBudget.Budgets
+  | Bulkhead.Bulkheads
+  | RateLimit.RateLimits
+  | Hedge.Latencies
+
+/** All state of compositions, in memory: what they need, and the directory that they use where there is one. */
+export const layer: Layer.Layer<State | Directory.Directory> = Layer.mergeAll(
   CircuitBreaker.layer,
+  RetryBudget.layer,
+  Bulkhead.layer,
+  RateLimit.layer,
+  Hedge.layer,
   Directory.layer,
 )
 

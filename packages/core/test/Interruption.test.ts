@@ -49,7 +49,7 @@ const stalled: Reply<never> = {
 /** Something to interrupt: leaves, and a call that asks them. */
 interface Scene {
   readonly stubs: ReadonlyArray<Stub<LlmError.LlmError>>
-  readonly provider: Provider.Provider<LM, unknown, CircuitBreaker.Circuits>
+  readonly provider: Provider.Provider<LM, unknown, Understudy.State>
   /** Circuits that are half-open when the call begins. */
   readonly probing?: ReadonlyArray<string>
 }
@@ -93,12 +93,12 @@ const scenes: ReadonlyArray<readonly [string, () => Scene]> = [
 
 const numbers = CircuitBreaker.rules({ permits: 1 })
 
-type Ask = (scene: Scene) => Effect.Effect<unknown, unknown, CircuitBreaker.Circuits>
+type Ask = (scene: Scene) => Effect.Effect<unknown, unknown, Understudy.State>
 
 /** Plays a scene, interrupts its caller after so many turns, and says what was left behind, and how many turns there were. */
 const playUntil = (scene: Scene, ask: Ask, operations: number, listening: boolean, turns: number) => {
   const world = new World(operations)
-  const context = Effect.runSync(Effect.scoped(Layer.build(Layer.fresh(CircuitBreaker.layer))))
+  const context = Effect.runSync(Effect.scoped(Layer.build(Layer.fresh(Understudy.layer))))
   const circuits = Context.get(context, CircuitBreaker.Circuits)
   for (const key of scene.probing ?? []) {
     const circuit = circuits.get(key, numbers)

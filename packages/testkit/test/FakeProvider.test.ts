@@ -160,7 +160,7 @@ describe("FakeProvider", () => {
       const provider = fake.provider.pipe(Timeouts.with({ idle: "3 seconds" }))
       const reset = tagged("StreamInterrupted", failed(yield* play(stream(provider))))
       assert.strictEqual(reset.failure?._tag, "ConnectionFailed")
-      assert.deepStrictEqual(reset.delivered, { parts: 3, characters: 9, inside: "text" })
+      assert.deepStrictEqual(reset.delivered, { parts: 3, characters: 9, inside: "text", estimatedTokens: 3 })
       const cut = tagged("StreamInterrupted", failed(yield* play(stream(provider))))
       assert.strictEqual(cut.failure, undefined)
       const stalled = tagged("StreamInterrupted", failed(yield* play(stream(provider))))
