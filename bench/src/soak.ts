@@ -117,7 +117,7 @@ class HeapClock implements Clock.Clock {
 // ---------------------------------------------------------------------------
 
 const failures: ReadonlyArray<(provider: string) => LlmError.ProviderFailure> = [
-  (provider) => new LlmError.RateLimited({ provider, retryAfter: Duration.seconds(3) }),
+  (provider) => new LlmError.RateLimited({ provider, retryAfter: Duration.seconds(1) }),
   (provider) => new LlmError.Overloaded({ provider }),
   (provider) => new LlmError.ProviderUnavailable({ provider }),
   (provider) => new LlmError.ConnectionFailed({ provider, fault: "reset" }),

@@ -16,8 +16,12 @@ import {
   isWord,
   newline,
   quoteOf,
+  unitAt,
 } from "./characters.ts"
 import { meaningOf } from "./literals.ts"
+
+/** For the longest loops: see `unitAt`. */
+const { charCodeAt } = String.prototype
 
 /** How far to look for the end of a key, and over space and comments. */
 export const keyReach = 256
@@ -88,7 +92,7 @@ export abstract class Ahead {
 
   /** The unit at `i`, or -1 at the end; then more text might change the answer. */
   protected at(i: number): number {
-    if (i < this.n) return this.text.charCodeAt(i)
+    if (i < this.n) return charCodeAt.call(this.text, i)
     this.starved = true
     return -1
   }
@@ -103,7 +107,7 @@ export abstract class Ahead {
         this.starved = true
         break
       }
-      const c = text.charCodeAt(i)
+      const c = charCodeAt.call(text, i)
       if (isSpace(c) || isSpecialSpace(c)) {
         i = this.overSpace(i)
       } else if (c === 47 && this.at(i + 1) === 47) {
@@ -131,7 +135,7 @@ export abstract class Ahead {
           space.newline = -1
           let j = i
           for (; j < n; j++) {
-            const c = text.charCodeAt(j)
+            const c = charCodeAt.call(text, j)
             if (c === newline) space.newline = j
             else if (!isSpace(c) && !isSpecialSpace(c)) break
           }
@@ -141,7 +145,7 @@ export abstract class Ahead {
         if (space.newline >= i) this.crossed = true
         return space.to
       }
-      const c = text.charCodeAt(i)
+      const c = charCodeAt.call(text, i)
       if (c === newline) this.crossed = true
       else if (!isSpace(c) && !isSpecialSpace(c)) break
     }
@@ -172,7 +176,7 @@ export abstract class Ahead {
     if (quote !== undefined) {
       let plain = quote.proper
       for (; j < stop; j++) {
-        const d = text.charCodeAt(j)
+        const d = charCodeAt.call(text, j)
         if (d === backslash) {
           plain = false
           j++
@@ -195,7 +199,7 @@ export abstract class Ahead {
     }
     if (c === backslash && this.at(i + 1) === 34) {
       for (j = i + 2; j < stop; j++) {
-        if (text.charCodeAt(j) === backslash && text.charCodeAt(j + 1) === 34) {
+        if (charCodeAt.call(text, j) === backslash && this.at(j + 1) === 34) {
           const d = this.colonAfter(j + 2)
           return d === -1 ? atEnd : d === 1
         }
@@ -204,15 +208,15 @@ export abstract class Ahead {
       return j >= n && atEnd
     }
     if (!beginsWord(c) && !isDigit(c)) return false
-    while (j < stop && isWord(text.charCodeAt(j))) j++
+    while (j < stop && isWord(charCodeAt.call(text, j))) j++
     this.work += j - i
     if (j >= n) {
       this.starved = true
       return atEnd
     }
-    if (this.bareKeys > 0 && text.charCodeAt(j) === colon && j + 1 < n) return text.charCodeAt(j + 1) !== 47
+    if (this.bareKeys > 0 && charCodeAt.call(text, j) === colon && j + 1 < n) return charCodeAt.call(text, j + 1) !== 47
     // A key whose quote is missing at its front.
-    if (text.charCodeAt(j) === 34) j++
+    if (charCodeAt.call(text, j) === 34) j++
     const d = this.colonAfter(j)
     if (d !== 1) return d === -1 && atEnd
     // `http://` is no key, and a word in prose is none unless a value follows it.
@@ -247,7 +251,7 @@ export abstract class Ahead {
   protected wordAt(i: number): string {
     let j = i
     const stop = Math.min(this.n, i + 32)
-    while (j < stop && isWord(this.text.charCodeAt(j))) j++
+    while (j < stop && isWord(charCodeAt.call(this.text, j))) j++
     if (j >= this.n) this.starved = true
     return this.text.slice(i, j)
   }
@@ -278,7 +282,7 @@ export abstract class Ahead {
   /** One word that belongs to nothing, with a key in quotes behind it. */
   protected strayWordAt(i: number): boolean {
     const word = this.wordAt(i)
-    if (word === "" || isDigit(word.charCodeAt(0))) return false
+    if (word === "" || isDigit(unitAt(word, 0))) return false
     const next = this.trivia(i + word.length)
     return this.at(next) === 34 && this.keyAt(next, false)
   }
@@ -286,15 +290,15 @@ export abstract class Ahead {
   /** Does a line begin at `i` with a word and a colon? */
   protected bareKeyOnNewLine(i: number): boolean {
     let j = i - 1
-    while (j >= 0 && i - j < backReach && isSpace(this.text.charCodeAt(j)) && this.text.charCodeAt(j) !== newline) j--
-    if (this.text.charCodeAt(j) !== newline || !beginsWord(this.at(i))) return false
+    while (j >= 0 && i - j < backReach && isSpace(unitAt(this.text, j)) && unitAt(this.text, j) !== newline) j--
+    if (j < 0 || unitAt(this.text, j) !== newline || !beginsWord(this.at(i))) return false
     const word = this.wordAt(i)
     return this.colonAfter(i + word.length) === 1
   }
 
   protected beginsLine(i: number): boolean {
     let j = i - 1
-    while (j >= 0 && i - j < backReach && (this.text.charCodeAt(j) === 32 || this.text.charCodeAt(j) === 9)) j--
-    return this.text.charCodeAt(j) === newline
+    while (j >= 0 && i - j < backReach && (unitAt(this.text, j) === 32 || unitAt(this.text, j) === 9)) j--
+    return j >= 0 && unitAt(this.text, j) === newline
   }
 }

@@ -1,7 +1,21 @@
 /** Values without quotes: numbers, literals, calls, and strings that lack them. */
-import { backslash, backtick, colon, comma, isDigit, isEscapedSpace, isSpace, isWord, newline } from "./characters.ts"
+import {
+  backslash,
+  backtick,
+  colon,
+  comma,
+  isDigit,
+  isEscapedSpace,
+  isSpace,
+  isWord,
+  newline,
+  unitAt,
+} from "./characters.ts"
 import { isPlaceholder, meaningOf, meaningOfBeginning } from "./literals.ts"
 import { Tree } from "./tree.ts"
+
+/** For the longest loops: see `unitAt`. */
+const { charCodeAt } = String.prototype
 
 /** How long a string without quotes may be. */
 const wordReach = 4096
@@ -10,17 +24,22 @@ const wordReach = 4096
 export abstract class Bare extends Tree {
   /** A whole number with a comma or a bracket behind it: the same as what follows gives, in fewer steps. */
   protected plainNumber(i: number): boolean {
-    const { text } = this
+    const { n, text } = this
     let j = i
     let value = 0
-    while (isDigit(text.charCodeAt(j))) value = value * 10 + text.charCodeAt(j++) - 48
-    if (j === i || j - i > 15 || j >= this.n || (j - i > 1 && text.charCodeAt(i) === 48)) return false
-    const c = text.charCodeAt(j)
+    let c = 0
+    for (; j < n; j++) {
+      c = charCodeAt.call(text, j)
+      if (!isDigit(c)) break
+      value = value * 10 + c - 48
+    }
+    if (j === i || j - i > 15 || j >= n || (j - i > 1 && charCodeAt.call(text, i) === 48)) return false
     if (c !== 125 && c !== 93) {
-      if (c !== comma || j + 1 >= this.n) return false
+      if (c !== comma) return false
+      let q = j + 1
+      while (q < n && isSpace(charCodeAt.call(text, q))) q++
       // A comma may also be between thousands.
-      const d = text.charCodeAt(j + 1)
-      if (!this.top.array && (isDigit(d) || isSpace(d))) return false
+      if (q >= n || (!this.top.array && isDigit(charCodeAt.call(text, q)))) return false
     }
     this.top.comma = -1
     this.work += j - i
@@ -79,7 +98,7 @@ export abstract class Bare extends Tree {
     let firstLine = -1
     let j = i
     for (; j < stop; j++) {
-      const c = text.charCodeAt(j)
+      const c = charCodeAt.call(text, j)
       if ((c >= 97 && c <= 122) || (c >= 48 && c <= 57) || (c >= 65 && c <= 90)) continue
       if (c === 125 || c === 93) return this.wordEnd(i, j)
       if (c === comma) {
@@ -135,7 +154,7 @@ export abstract class Bare extends Tree {
       }
       if (c === 91 || c === 59 || c === 60) return firstLine
       if (c === 34 || c === 0x201c || c === 0x201d) {
-        if (isSpace(text.charCodeAt(j - 1)) && !frame.array && this.keyAt(j, false)) return this.wordEnd(i, j)
+        if (isSpace(charCodeAt.call(text, j - 1)) && !frame.array && this.keyAt(j, false)) return this.wordEnd(i, j)
         quotes++
         simple = false
         if (parens === 0 && quotes % 2 === 1 && this.endsWordWithQuote(j + 1)) return this.wordEnd(i, j + 1)
@@ -146,9 +165,9 @@ export abstract class Bare extends Tree {
       if (c === 47) {
         const d = this.at(j + 1)
         if (d === 42 && simple) return this.wordEnd(i, j)
-        if (isSpace(text.charCodeAt(j - 1)) && (d === 47 || d === 42)) return this.wordEnd(i, j)
+        if (isSpace(charCodeAt.call(text, j - 1)) && (d === 47 || d === 42)) return this.wordEnd(i, j)
       }
-      if (c === 35 && isSpace(text.charCodeAt(j - 1)) && this.at(j + 1) === 32) return this.wordEnd(i, j)
+      if (c === 35 && isSpace(charCodeAt.call(text, j - 1)) && this.at(j + 1) === 32) return this.wordEnd(i, j)
       if (c === colon && isSpace(this.at(j + 1))) return firstLine
     }
     this.work += j - i
@@ -179,7 +198,7 @@ export abstract class Bare extends Tree {
   private proseBracket(j: number): number {
     const stop = Math.min(this.n, j + 64)
     for (let k = j + 1; k < stop; k++) {
-      const c = this.text.charCodeAt(k)
+      const c = unitAt(this.text, k)
       if (c === 125) return k
       if (!isWord(c) && c !== 32) return -1
     }

@@ -1,4 +1,5 @@
 /** From the candidates of a text to one answer, or to why there is none. */
+import { unitAt } from "./characters.ts"
 import * as Result from "effect/Result"
 import { sameJson } from "./equal.ts"
 import type { Fit, Fitting } from "./fit.ts"
@@ -205,7 +206,7 @@ const bytesAreMore = (text: string, max: number): boolean => {
   if (text.length * 3 <= max) return false
   let bytes = 0
   for (let i = 0; i < text.length; i++) {
-    const c = text.charCodeAt(i)
+    const c = unitAt(text, i)
     bytes += c < 0x80 ? 1 : c < 0x800 || (c >= 0xd800 && c < 0xe000) ? 2 : 3
   }
   return bytes > max

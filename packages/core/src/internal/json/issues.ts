@@ -1,7 +1,8 @@
 /** From the issues of a schema to paths and expectations that hold no text of the answer. */
 import type * as Schema from "effect/Schema"
-import * as SchemaAST from "effect/SchemaAST"
+import type * as SchemaAST from "effect/SchemaAST"
 import type * as SchemaIssue from "effect/SchemaIssue"
+import { annotation, describe, discriminator, expectedByCheck, expectedOf } from "./expectation.ts"
 
 /** What does not fit, and where. It holds no value and no name that the answer brought along. */
 export interface Issue {
@@ -72,8 +73,13 @@ export const collect = (root: SchemaIssue.Issue, known: ReadonlySet<PropertyKey>
         break
       case "AnyOf":
         // What each member of a union misses is noise, unless there is only one that could be meant.
-        if (issue.issues.length === 1) pending.push({ issue: issue.issues[0]!, path, expected })
-        else tell(path, expected ?? expectedOf(issue.ast))
+        if (issue.issues.length === 1 && goesDeeper(issue.issues[0]!)) {
+          pending.push({ issue: issue.issues[0]!, path, expected })
+        } else {
+          const tag = issue.issues.length === 0 ? discriminator(issue.ast) : undefined
+          if (tag === undefined) tell(path, expected ?? expectedOf(issue.ast))
+          else tell([...path, tag.name], tag.expected)
+        }
         break
       case "InvalidType":
         tell(path, expected ?? expectedOf(issue.ast))
@@ -101,61 +107,19 @@ export const collect = (root: SchemaIssue.Issue, known: ReadonlySet<PropertyKey>
 const isKnown = (segment: PropertyKey, known: ReadonlySet<PropertyKey>): boolean =>
   typeof segment === "number" || known.has(segment) || (typeof segment === "string" && /^\d{1,9}$/.test(segment))
 
-const annotation = (annotations: object | undefined, name: string): string | undefined => {
-  const value = annotations === undefined ? undefined : (annotations as Readonly<Record<string, unknown>>)[name]
-  return typeof value === "string" ? value : undefined
-}
-
-const described = (annotations: object | undefined): string | undefined =>
-  annotation(annotations, "expected") ??
-  annotation(annotations, "message") ??
-  annotation(annotations, "title") ??
-  annotation(annotations, "description")
-
-/** What the author of a check says about it; never what the check said about the answer. */
-const expectedByCheck = (check: SchemaAST.Check<unknown>): string | undefined => described(check.annotations)
-
-const describe = (ast: SchemaAST.AST): string | undefined => annotation(SchemaAST.resolve(ast), "expected")
-
-const words: Partial<Record<SchemaAST.AST["_tag"], string>> = {
-  Null: "null",
-  Undefined: "undefined",
-  Void: "nothing",
-  Never: "nothing",
-  String: "a string",
-  Number: "a number",
-  Boolean: "a boolean",
-  BigInt: "an integer as a string",
-  Objects: "an object",
-  ObjectKeyword: "an object or an array",
-  Arrays: "an array",
-}
-
-const expectedOf = (ast: SchemaAST.AST): string => {
-  const named = described(SchemaAST.resolve(ast))
-  if (named !== undefined) return named
-  switch (ast._tag) {
-    case "Literal":
-      return JSON.stringify(String(ast.literal)) === `"${String(ast.literal)}"` && typeof ast.literal !== "string"
-        ? String(ast.literal)
-        : JSON.stringify(ast.literal)
-    case "Enum":
-      return `one of ${ast.enums.map(([, value]) => JSON.stringify(value)).join(", ")}`
-    case "TemplateLiteral":
-      return "a string of the given form"
-    case "Union": {
-      const members = [
-        ...new Set(ast.types.slice(0, 32).map((type) => (SchemaAST.isSuspend(type) ? "a value" : expectedOf(type)))),
-      ]
-      const more = ast.types.length > 32 ? ", …" : ""
-      return members.length === 1 ? members[0]! : `one of ${members.join(", ")}${more}`
-    }
-    case "Suspend":
-      return expectedOf(ast.thunk())
-    case "Declaration":
-      return annotation(ast.annotations, "identifier") ?? "a valid value"
+/** Whether an issue is about a part of the value, and not about all of it. */
+const goesDeeper = (issue: SchemaIssue.Issue): boolean => {
+  switch (issue._tag) {
+    case "Pointer":
+    case "Composite":
+      return true
+    case "Filter":
+    case "Encoding":
+      return goesDeeper(issue.issue)
+    case "AnyOf":
+      return issue.issues.length === 1 && goesDeeper(issue.issues[0]!)
     default:
-      return words[ast._tag] ?? "a valid value"
+      return false
   }
 }
 

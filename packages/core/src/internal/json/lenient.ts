@@ -25,9 +25,13 @@ import {
   isWord,
   newline,
   quoteOf,
+  unitAt,
 } from "./characters.ts"
 import { Strings } from "./strings.ts"
 import type { Mode, Path } from "./tree.ts"
+
+/** For the longest loops: see `unitAt`. */
+const { charCodeAt } = String.prototype
 
 /** How long text may be that belongs to nothing and is passed over. */
 const strayReach = 80
@@ -103,7 +107,7 @@ export class Lenient extends Strings {
         this.starved = true
         return this.ended ? -1 : -2
       }
-      const c = text.charCodeAt(i)
+      const c = charCodeAt.call(text, i)
       if (isSpace(c)) {
         i++
       } else if (c > 126 || c === 11 || c === 12) {
@@ -135,11 +139,11 @@ export class Lenient extends Strings {
       }
     }
     this.i = i
-    return text.charCodeAt(i)
+    return charCodeAt.call(text, i)
   }
 
   private commentAt(i: number): "line comment" | "block comment" | undefined {
-    const c = this.text.charCodeAt(i)
+    const c = unitAt(this.text, i)
     if (c === 35) return "line comment"
     const d = this.at(i + 1)
     if (c === 47) return d === 47 ? "line comment" : d === 42 ? "block comment" : undefined
@@ -149,11 +153,11 @@ export class Lenient extends Strings {
   private lineComment(): void {
     const { n, text } = this
     let i = this.i
-    while (i < n && text.charCodeAt(i) !== newline) i++
+    while (i < n && unitAt(text, i) !== newline) i++
     if (i >= n && this.ended) {
       // A text of one line: the comment cannot hold the brackets that close everything.
       for (let j = this.i; j < n; j++) {
-        const c = text.charCodeAt(j)
+        const c = unitAt(text, j)
         if (c === 125 || c === 93) {
           i = j
           break
@@ -168,7 +172,7 @@ export class Lenient extends Strings {
   private blockComment(): void {
     const { n, text } = this
     for (let i = this.i; i < n; i++) {
-      const c = text.charCodeAt(i)
+      const c = unitAt(text, i)
       if (c !== 42 && c !== 45) continue
       this.i = i
       const star = c === 42 && this.at(i + 1) === 47
@@ -208,7 +212,7 @@ export class Lenient extends Strings {
       this.put(null)
       return this.settle()
     }
-    if (c === 34 ? this.plainString(i, false) : isDigit(c) && this.plainNumber(i)) return
+    if (c === 34 || c === 39 ? this.plainString(i, c, false) : isDigit(c) && this.plainNumber(i)) return
     const quote = quoteOf(c)
     if (quote !== undefined) return this.openString(i, quote, false)
     if (c === backslash && this.at(i + 1) === 34) return this.openEscaped(i, false)
@@ -257,7 +261,7 @@ export class Lenient extends Strings {
     if (c === comma) return this.extraComma()
     if (this.ellipsis(c) || (c === backtick && this.fenceAt(i))) return
     if (c === 123 && this.inArray) return this.missingBracket(i)
-    if (c === 34 && this.plainString(i, true)) return
+    if ((c === 34 || c === 39) && this.plainString(i, c, true)) return
     const quote = quoteOf(c)
     if (quote !== undefined) return this.openString(i, quote, true)
     if (c === backslash && this.at(i + 1) === 34) return this.openEscaped(i, true)
@@ -276,8 +280,8 @@ export class Lenient extends Strings {
     const { n, text } = this
     const stop = Math.min(n, i + keyReach)
     let j = i
-    while (j < stop && isWord(text.charCodeAt(j))) j++
-    if (j >= n || text.charCodeAt(j) !== colon) return false
+    while (j < stop && isWord(charCodeAt.call(text, j))) j++
+    if (j >= n || charCodeAt.call(text, j) !== colon) return false
     this.repair("unquoted key", i)
     this.bareKeys++
     this.top.key = text.slice(i, j)
@@ -292,7 +296,7 @@ export class Lenient extends Strings {
     const { n, text } = this
     const stop = Math.min(n, i + keyReach)
     let j = i
-    while (j < stop && (isWord(text.charCodeAt(j)) || text.charCodeAt(j) === 32)) j++
+    while (j < stop && (isWord(unitAt(text, j)) || unitAt(text, j) === 32)) j++
     const name = text.slice(i, j).trimEnd()
     const spaces = name.includes(" ")
     if (j >= n) {
@@ -300,7 +304,7 @@ export class Lenient extends Strings {
       if (this.waits) return
       return spaces ? this.fail() : this.openEnd("text")
     }
-    const quoted = text.charCodeAt(j) === 34
+    const quoted = unitAt(text, j) === 34
     const d = this.at(this.trivia(quoted ? j + 1 : j))
     if (this.waits) return
     if (!(d === colon || d === 61 || d === -1) || (spaces && this.quoted === 0)) return this.fail()
@@ -409,7 +413,7 @@ export class Lenient extends Strings {
     const { n, text } = this
     const stop = Math.min(n, i + keyReach)
     for (let j = i; j < stop; j++) {
-      const c = text.charCodeAt(j)
+      const c = unitAt(text, j)
       if (c === comma || c === 125 || c === 93) {
         return j - i > strayReach ? this.fail() : this.skipStray(i, j)
       }

@@ -1,4 +1,5 @@
 /** Words and numbers without quotes: which of them have a value of their own. */
+import { unitAt } from "./characters.ts"
 import type { RepairKind } from "./repair.ts"
 
 /** A value that a word stands for, and the repair that it takes to see it. */
@@ -64,7 +65,7 @@ const hexadecimal = /^[+-]?0[xX][0-9a-fA-F]{1,13}$/
 
 /** What a whole word or number means, when it means anything but itself. */
 export const meaningOf = (word: string): Meaning | undefined => {
-  const c = word.charCodeAt(0)
+  const c = unitAt(word, 0)
   if (c > 57 || !(c >= 43) || word === "-Infinity") return literals.get(word)
   if (strictNumber.test(word)) return said(Number(word))
   if (spelledNumber.test(word) && /\d/.test(word)) return said(Number(word.replaceAll("_", "")), "number spelling")

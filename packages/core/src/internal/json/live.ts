@@ -6,6 +6,7 @@
  * the last few hundred units. What shows here is a view only: which value the
  * answer is, is decided when all of it is there.
  */
+import { unitAt } from "./characters.ts"
 import type { Limits } from "./extract.ts"
 import { maxIssues } from "./fit.ts"
 import type { Issue } from "./issues.ts"
@@ -238,7 +239,7 @@ export class Live {
   /** Over the rest of a span that turned out to be broken JSON. */
   private broken(more: string): string | undefined {
     for (let i = 0; i < more.length; i++) {
-      const c = more.charCodeAt(i)
+      const c = unitAt(more, i)
       if (this.inString) {
         if (c === 92) i++
         else if (c === 34 || c === 10) this.inString = false

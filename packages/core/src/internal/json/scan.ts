@@ -7,12 +7,13 @@
  * a span that turned out to be prose is left at its first bracket, and one that
  * turned out to be broken JSON is left behind as a whole.
  */
-import { isSpace } from "./characters.ts"
+import { isSpace, unitAt } from "./characters.ts"
 import { Lenient } from "./lenient.ts"
 import { Boundaries, endOfReasoning, landmark } from "./reasoning.ts"
 import { type Repair, weigh } from "./repair.ts"
 import {
   beginsLine,
+  mayBegin,
   endOfBroken,
   endsTooEarly,
   inQuotes,
@@ -192,7 +193,11 @@ class Scan implements Scanned {
     this.work += end - at
     if (strict.end === "deep") return this.pass("maxDepth", end)
     const json = strict.end === "closed" ? parse(text.slice(at, end)) : undefined
-    if (json === undefined) return this.repaired(at, fenced)
+    if (json === undefined) {
+      if (mayBegin(text, at)) return this.repaired(at, fenced)
+      this.i = at + 1
+      return
+    }
     if (end < last && this.secondLooks > 0 && endsTooEarly(text, at, end)) {
       this.secondLooks--
       const lenient = this.lenient(at, fenced)
@@ -272,7 +277,7 @@ class Scan implements Scanned {
   /** Round brackets in the place of square ones: as the whole text, or in a fence. */
   private tuple(at: number): void {
     const { finished, first, inFence, last, limits, text } = this
-    if (text.charCodeAt(at) !== 40) return
+    if (unitAt(text, at) !== 40) return
     const maxWork = limits.maxWork - this.work
     const tuple = new Lenient(text, at, 0, { fenced: inFence, finished, maxDepth: limits.maxDepth, maxWork })
     tuple.complete(text.length)
@@ -295,8 +300,8 @@ const announced = ({ fenced, place }: Around): boolean => fenced || place === "l
 export const trimmed = (text: string): readonly [first: number, last: number] => {
   let first = 0
   let last = text.length
-  while (first < last && (isSpace(text.charCodeAt(first)) || text.charCodeAt(first) === 0xfeff)) first++
-  while (last > first && isSpace(text.charCodeAt(last - 1))) last--
+  while (first < last && (isSpace(unitAt(text, first)) || unitAt(text, first) === 0xfeff)) first++
+  while (last > first && isSpace(unitAt(text, last - 1))) last--
   return [first, last]
 }
 

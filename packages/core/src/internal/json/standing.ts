@@ -2,7 +2,7 @@
  * How a span stands in the text around it: whether it looks like an answer, or
  * like brackets that prose, mathematics and programs use for their own purposes.
  */
-import { isSpace, newline } from "./characters.ts"
+import { beginsWord, isSpace, isSpecialSpace, isWord, newline, unitAt } from "./characters.ts"
 import type { Lenient } from "./lenient.ts"
 
 /** How far around a span is looked. */
@@ -43,18 +43,42 @@ const isWhole = (text: string, start: number, end: number): boolean => {
   return /^\W*\w*\W*$/.test(rest(text.slice(0, start))) && /^\W*$/.test(rest(text.slice(end)))
 }
 
+/**
+ * Whether a value may begin with the bracket at `at`, as far as the next few
+ * units tell: most brackets of prose are told apart without a parser.
+ */
+export const mayBegin = (text: string, at: number): boolean => {
+  const stop = Math.min(text.length, at + 2 * reach)
+  let i = at + 1
+  while (i < stop && isSpace(unitAt(text, i))) i++
+  if (!beginsWord(unitAt(text, i))) return true
+  const array = unitAt(text, at) === 91
+  for (; i < stop; i++) {
+    const c = unitAt(text, i)
+    if (isWord(c) || c === 32) continue
+    // The first word of an array goes on to a comma or a bracket; that of an object must be a key.
+    if (array) {
+      if (c === 123 || c === 91 || c === 59 || c === 60) return false
+      if (c === 44 || c === 93 || c === newline || c === 34) return true
+    } else {
+      return c === 58 || c === 61 || c === 34 || c === 47 || c === 35 || isSpace(c) || isSpecialSpace(c)
+    }
+  }
+  return true
+}
+
 /** Whether a tag or the like is the first thing in its line. */
 export const beginsLine = (text: string, at: number): boolean => {
   let i = at - 1
-  while (i >= 0 && at - i < reach && isSpace(text.charCodeAt(i)) && text.charCodeAt(i) !== newline) i--
-  return i < 0 || text.charCodeAt(i) === newline
+  while (i >= 0 && at - i < reach && isSpace(unitAt(text, i)) && unitAt(text, i) !== newline) i--
+  return i < 0 || unitAt(text, i) === newline
 }
 
 /** Whether a bracket stands inside of quotes that began earlier in its line: what is in a string is no answer. */
 export const inQuotes = (text: string, at: number): boolean => {
   let quotes = 0
   for (let i = at - 1; i >= 0 && at - i < 3 * reach; i--) {
-    const c = text.charCodeAt(i)
+    const c = unitAt(text, i)
     if (c === newline) break
     if (c === 34) quotes++
   }
@@ -68,7 +92,7 @@ export const inQuotes = (text: string, at: number): boolean => {
 export const endsTooEarly = (text: string, start: number, end: number): boolean => {
   const rest = text.slice(end, end + 300)
   return (
-    (text.charCodeAt(start) === 123 && /^\s{0,64},\s{0,64}"[^"\\\n]{0,128}"\s{0,16}:/.test(rest)) ||
+    (unitAt(text, start) === 123 && /^\s{0,64},\s{0,64}"[^"\\\n]{0,128}"\s{0,16}:/.test(rest)) ||
     /^[^\n{["]{0,250}"[^\S\n]{0,9}[}\]]/.test(rest)
   )
 }

@@ -4,7 +4,11 @@
  * One pass with a stack of its own and no recursion. It stops at the first thing
  * that JSON does not allow, so many openers in prose cost little. Numbers,
  * words and escapes are looked at roughly: `JSON.parse` has the last word.
+ *
+ * No unit is read beyond the end of the text, and there are few places that read
+ * one: both keep an engine's code for this loop as short as it can be.
  */
+import { unitAt } from "./characters.ts"
 
 /** How a scan ended: after the value, at a character that JSON does not allow, at the end of the text, or too deep. */
 export type StrictEnd = "closed" | "broken" | "open" | "deep"
@@ -15,6 +19,14 @@ export interface StrictScan {
   at: number
 }
 
+// What may come next.
+const value = 0
+const firstItem = 1
+const key = 2
+const firstKey = 3
+const colon = 4
+const after = 5
+
 /** Scans from an opening bracket. `at` is after the closing bracket, or where the scan stopped. */
 export const scanStrict = (text: string, start: number, maxDepth: number, scan: StrictScan): void => {
   const n = text.length
@@ -22,62 +34,51 @@ export const scanStrict = (text: string, start: number, maxDepth: number, scan: 
   const arrays: Array<boolean> = []
   let depth = 0
   let array = false
+  let next = value
   let i = start
-  let c = text.charCodeAt(i)
-  value: for (;;) {
-    // A value begins at `i`, with `c`.
+  for (; i < n; i++) {
+    const c = unitAt(text, i)
     if (c === 34) {
-      i = stringEnd(text, i)
-      if (i < 0) return stop(scan, i === -1 ? "open" : "broken", n)
+      if (next > colon - 1) return stop(scan, "broken", i)
+      next = next < key ? after : colon
+      let d = 0
+      for (i++; i < n; i++) {
+        d = unitAt(text, i)
+        if (d === 34) break
+        if (d === 92) i++
+        else if (d < 32) return stop(scan, "broken", i)
+      }
+    } else if (c === 44) {
+      if (next !== after) return stop(scan, "broken", i)
+      next = array ? value : key
+    } else if (c === 58) {
+      if (next !== colon) return stop(scan, "broken", i)
+      next = value
+    } else if (c === 32 || c === 10 || c === 13 || c === 9) {
+      continue
     } else if (c === 123 || c === 91) {
+      if (next > firstItem) return stop(scan, "broken", i)
       if (depth >= maxDepth) return stop(scan, "deep", i)
       array = c === 91
       arrays[depth++] = array
-      c = text.charCodeAt(++i)
-      while (isSpace(c)) c = text.charCodeAt(++i)
-      if (c !== (array ? 93 : 125)) {
-        if (array) continue
-        i = keyEnd(text, i, c)
-        if (i < 0) return stop(scan, i === -1 ? "open" : "broken", n)
-        c = text.charCodeAt(i)
-        while (isSpace(c)) c = text.charCodeAt(++i)
-        continue
+      next = array ? firstItem : firstKey
+    } else if (c === 125 || c === 93) {
+      if (c !== (array ? 93 : 125) || !(next === after || next === (array ? firstItem : firstKey))) {
+        return stop(scan, "broken", i)
       }
-      // An empty one closes at once.
-      i++
       depth--
-      if (depth === 0) return stop(scan, "closed", i)
+      if (depth === 0) return stop(scan, "closed", i + 1)
       array = arrays[depth - 1]!
+      next = after
     } else {
-      const from = i
-      while (isScalar(c)) c = text.charCodeAt(++i)
-      if (i === from) return stop(scan, i >= n ? "open" : "broken", i)
-    }
-    // Behind a value.
-    for (;;) {
-      c = text.charCodeAt(i)
-      while (isSpace(c)) c = text.charCodeAt(++i)
-      if (c === 44) {
-        c = text.charCodeAt(++i)
-        while (isSpace(c)) c = text.charCodeAt(++i)
-        if (!array) {
-          i = keyEnd(text, i, c)
-          if (i < 0) return stop(scan, i === -1 ? "open" : "broken", n)
-          c = text.charCodeAt(i)
-          while (isSpace(c)) c = text.charCodeAt(++i)
-        }
-        continue value
-      }
-      if (c !== (array ? 93 : 125)) return stop(scan, i >= n ? "open" : "broken", i)
-      i++
-      depth--
-      if (depth === 0) return stop(scan, "closed", i)
-      array = arrays[depth - 1]!
+      // A number or a word.
+      if (next > firstItem || !isScalar(c)) return stop(scan, "broken", i)
+      next = after
+      while (i + 1 < n && isScalar(unitAt(text, i + 1))) i++
     }
   }
+  stop(scan, "open", n)
 }
-
-const isSpace = (c: number): boolean => c === 32 || c === 10 || c === 13 || c === 9
 
 /** A part of a number or a word. */
 const isScalar = (c: number): boolean =>
@@ -86,24 +87,4 @@ const isScalar = (c: number): boolean =>
 const stop = (scan: StrictScan, end: StrictEnd, at: number): void => {
   scan.end = end
   scan.at = at
-}
-
-/** After the closing quote; -1 when the text ends before it, -2 when JSON does not allow what is in it. */
-const stringEnd = (text: string, quote: number): number => {
-  for (let i = quote + 1; ; i++) {
-    const c = text.charCodeAt(i)
-    if (c === 34) return i + 1
-    if (c === 92) i++
-    else if (!(c >= 32)) return i >= text.length ? -1 : -2
-  }
-}
-
-/** After the colon of a key; -1 and -2 as for a string. */
-const keyEnd = (text: string, from: number, first: number): number => {
-  if (first !== 34) return from >= text.length ? -1 : -2
-  let i = stringEnd(text, from)
-  if (i < 0) return i
-  let c = text.charCodeAt(i)
-  while (isSpace(c)) c = text.charCodeAt(++i)
-  return c === 58 ? i + 1 : i >= text.length ? -1 : -2
 }

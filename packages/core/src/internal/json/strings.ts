@@ -1,32 +1,33 @@
 /**
- * Strings: which quote ends one, and which was only written inside of it.
+ * Strings: from their first quote to their last, wherever that is.
  *
- * A quote ends a string when what follows it is what should follow a string at
- * that place, and what follows that makes sense as well. A quote that turns out
- * to be the beginning of the next string means that the end of this one is
- * missing.
+ * What a quote on the way is, `Quotes` judges. Here is what becomes of it: the
+ * end of the string, a part of it, or, when it turns out that an end was
+ * missed, an end further back.
  */
 import { backReach, keyReach } from "./ahead.ts"
-import { Bare } from "./bare.ts"
-import { backslash, backtick, beginsWord, colon, comma, isSpace, newline, type Quote, quoteOf } from "./characters.ts"
+import { backslash, backtick, beginsWord, colon, comma, isSpace, newline, type Quote, unitAt } from "./characters.ts"
+import {
+  holdsForeignBrackets,
+  swallowedKey,
+  swallowedMember,
+  withoutHalf,
+  withoutLooseEnd,
+  withoutStrayQuote,
+} from "./content.ts"
+import { doubleQuote, Quotes } from "./quotes.ts"
 import { textBlock } from "./textBlock.ts"
+
+/** For the longest loops: see `unitAt`. */
+const { charCodeAt } = String.prototype
 
 /** How often a string that never ends may be cut at a place that looks like its end. */
 const maxRetries = 8
 
-/** What a quote is: a part of the string, its end, or the end of one that began inside of it. */
-type Verdict = "content" | "close" | "split"
-
-const doubleQuote = quoteOf(34)!
-
 /** Reads strings. */
-export abstract class Strings extends Bare {
-  private quote: Quote = doubleQuote
+export abstract class Strings extends Quotes {
   /** How many units of quote it began with, and must end with. */
   private quoteWidth = 1
-  /** Whether its quotes are escaped themselves. */
-  private escaped = false
-  private isKey = false
   /** What it is to be joined to. */
   private joined: string | undefined
   /** Whether its beginning is in the tree already. */
@@ -34,39 +35,30 @@ export abstract class Strings extends Bare {
 
   /** Where its content begins. */
   private start = 0
-  /** What was read of it, up to the local place `mark`. */
-  private read = ""
-  private mark = 0
   /** From where on the content is the text as it stands, without escapes. */
   private plainFrom = 0
   private rawControl = false
   /** The unit that the last escape stood for, while nothing follows it. */
   private lastEscaped = -1
 
-  /** How many quotes in it were taken for content. */
-  protected inner = 0
-  /** Where the last of them is, and what stands in front of it: a comma, a line end, a key without quotes. */
-  private innerAt = -1
+  /** How long the string was before the last quote that was taken for content, and what is around that quote. */
+  private innerLength = 0
   private innerComma = false
   private innerBetweenWords = false
-  private innerLength = 0
-  /** How long the string was before that. */
-  private innerCut = -1
+  /** Where the comma is before a key without quotes in front of it, and how long the string was up to there. */
   private memberAt = -1
   private memberCut = -1
-  /** The first of them that a line end follows. */
+  /** The first of those quotes that a line end follows. */
   private retryAt = -1
   private retryLength = 0
   private retryRepairs = 0
   private retries = 0
 
-  protected abstract fits(i: number, frame: number): boolean
-
   /**
    * A string without anything unusual in it or behind it, at `i`: the same as what follows gives, in fewer steps. False
    * when it is not of that kind.
    */
-  protected plainString(i: number, isKey: boolean): boolean {
+  protected plainString(i: number, quote: number, isKey: boolean): boolean {
     const { n, text } = this
     let j = i + 1
     if (isKey && this.keyFrom === this.base + i) {
@@ -74,13 +66,14 @@ export abstract class Strings extends Bare {
     } else {
       let c = 0
       while (j < n) {
-        c = text.charCodeAt(j)
-        if (c === 34 || c < 32 || c === backslash) break
+        c = charCodeAt.call(text, j)
+        if (c === quote || c < 32 || c === backslash) break
         j++
       }
-      if (c !== 34 || j >= n || j === i + 1) return false
-      if (isKey ? text.charCodeAt(j + 1) !== colon : !this.plainEnd(j + 1)) return false
+      if (c !== quote || j >= n || j === i + 1) return false
+      if (isKey ? j + 1 >= n || charCodeAt.call(text, j + 1) !== colon : !this.plainEnd(j + 1)) return false
     }
+    if (quote !== 34) this.repair("quote style", i)
     this.top.comma = -1
     this.inner = 0
     this.quoted++
@@ -93,7 +86,7 @@ export abstract class Strings extends Bare {
       return true
     }
     this.top.key = content
-    if (text.charCodeAt(j + 1) === colon && j + 1 < n) {
+    if (j + 1 < n && charCodeAt.call(text, j + 1) === colon) {
       this.i++
       this.mode = "value"
     } else {
@@ -104,11 +97,11 @@ export abstract class Strings extends Bare {
 
   /** Do a comma and the next member or item follow at `k`? */
   private plainEnd(k: number): boolean {
-    const { text } = this
-    if (text.charCodeAt(k) !== comma) return false
+    const { n, text } = this
+    if (k >= n || charCodeAt.call(text, k) !== comma) return false
     let q = k + 1
-    while (isSpace(text.charCodeAt(q))) q++
-    if (q >= this.n) return false
+    while (q < n && isSpace(charCodeAt.call(text, q))) q++
+    if (q >= n) return false
     return (this.top.array ? this.itemAt(q) : this.keyAt(q, false)) && !this.waits
   }
 
@@ -116,7 +109,7 @@ export abstract class Strings extends Bare {
   protected openString(i: number, quote: Quote, isKey: boolean, joined?: string): void {
     let width = 1
     if (quote.close === 34 || quote.close === 39 || quote.close === backtick) {
-      const q = this.text.charCodeAt(i)
+      const q = unitAt(this.text, i)
       const second = this.at(i + 1)
       const third = second === q ? this.at(i + 2) : -2
       if (this.waits) return
@@ -147,7 +140,7 @@ export abstract class Strings extends Bare {
     if (isSpace(third)) return false
     const stop = Math.min(this.n, i + keyReach)
     for (let j = i + 2; j < stop; j++) {
-      const c = this.text.charCodeAt(j)
+      const c = unitAt(this.text, j)
       if (c === newline) return false
       if (c === q) {
         this.work += j - i
@@ -197,7 +190,7 @@ export abstract class Strings extends Bare {
     for (;;) {
       let c = 0
       while (i < n) {
-        c = text.charCodeAt(i)
+        c = charCodeAt.call(text, i)
         if (c === close || c === backslash || c < 32 || c === also || c === alsoToo) break
         i++
       }
@@ -269,91 +262,6 @@ export abstract class Strings extends Bare {
     return true
   }
 
-  // -------------------------------------------------------------------------
-  // What a quote is
-  // -------------------------------------------------------------------------
-
-  /** What the quote in front of `k` is. */
-  private judge(k: number): Verdict {
-    const { array } = this.top
-    const p = this.trivia(k)
-    const { crossed } = this
-    const c = this.at(p)
-    if (c === -1) return "close"
-    if (this.isKey) return this.judgeKey(k, p, c)
-    if (c === comma) return this.judgeComma(this.trivia(p + 1))
-    if (c === 125 || c === 93 || c === 41) return this.judgeBracket(p, c)
-    if (c === colon) {
-      if (array) return this.inner === 0 ? "close" : "content"
-      return this.innerCut >= 0 && this.innerAt >= this.base ? "split" : "content"
-    }
-    if (c === 43 /* + */) return quoteOf(this.at(this.trivia(p + 1))) === undefined ? "content" : "close"
-    if (c === backtick && this.at(p + 1) === backtick) return "close"
-    if (c === backslash && this.escaped) {
-      const d = this.at(p + 1)
-      return d === 34 || d === 110 ? "close" : "content"
-    }
-    const opens = quoteOf(c) !== undefined
-    if (!array) return (opens || crossed) && this.keyAt(p, false) ? "close" : "content"
-    // Another item without a comma, unless this quote ends a pair inside of the string.
-    if (opens) return this.inner === 0 || (this.inner % 2 === 0 && (crossed || p > k)) ? "close" : "content"
-    return (crossed && (c === 123 || c === 91)) || (p > k && this.scalarAt(p)) ? "close" : "content"
-  }
-
-  /** A quote and a comma end a string when a key or an item follows at `q`. */
-  private judgeComma(q: number): Verdict {
-    const d = this.at(q)
-    if (d === -1 || d === 125 || d === comma || d === 46 || d === backtick) return "close"
-    if (this.top.array) return d === 93 || d === 41 || this.itemAt(q) ? "close" : "content"
-    return d === 123 || this.keyAt(q) || this.strayWordAt(q) ? "close" : "content"
-  }
-
-  private judgeKey(k: number, p: number, c: number): Verdict {
-    if (c === colon || c === 61) return "close"
-    if (c === 125 || (c === comma && this.top.count === 0)) return "close"
-    if (c === comma) return "content"
-    // The colon is missing, or the closing quote of the key is.
-    if (quoteOf(c) !== undefined && p > k) return "close"
-    if (c === 123 || c === 91 || this.scalarAt(p)) return "close"
-    const before = this.text.slice(Math.max(this.mark, k - 4), k - 1)
-    return before.trimEnd().endsWith(":") ? "split" : "content"
-  }
-
-  /** A quote before a closing bracket ends the string if what follows the bracket makes sense. */
-  private judgeBracket(p: number, c: number): Verdict {
-    const { length } = this.frames
-    const matching = this.matching(c)
-    const next = this.trivia(p + 1)
-    if (matching < 0) {
-      return c !== 41 && (this.fits(next, length - 2) || this.fits(next, length - 1)) ? "close" : "content"
-    }
-    if (matching === 0) return !this.crossed && this.restHoldsTheEnd(next) ? "content" : "close"
-    if (this.fits(next, matching - 1) || this.fits(next, length - 2) || this.fits(next, length - 1)) return "close"
-    const d = this.at(next)
-    return d === 125 || d === 93 ? "close" : "content"
-  }
-
-  /**
-   * When everything closed: does the rest of the line hold another end of this string? While text comes in, the rest of
-   * the line that is there has to do: a value that is whole is not held back for it.
-   */
-  private restHoldsTheEnd(from: number): boolean {
-    const stop = Math.min(this.n, from + keyReach)
-    const { close } = this.quote
-    let j = from
-    for (; j < stop; j++) {
-      const c = this.text.charCodeAt(j)
-      if (c === newline || c === 123 || c === 91) break
-      if (c !== close) continue
-      this.work += j - from
-      const next = this.trivia(j + 1)
-      const d = this.at(next)
-      return d === 125 || d === 93 || (d === comma && this.keyAt(this.trivia(next + 1), false))
-    }
-    this.work += j - from
-    return false
-  }
-
   /** A quote that is taken for content: what may still become of it. */
   private noteInner(i: number, width: number): void {
     const { base, text } = this
@@ -362,11 +270,11 @@ export abstract class Strings extends Bare {
     const floor = Math.max(this.plainFrom - base, i - backReach, 0)
     let j = i - 1
     let line = false
-    while (j >= floor && isSpace(text.charCodeAt(j))) {
-      if (text.charCodeAt(j) === newline) line = true
+    while (j >= floor && isSpace(unitAt(text, j))) {
+      if (unitAt(text, j) === newline) line = true
       j--
     }
-    const before = j >= floor ? text.charCodeAt(j) : -1
+    const before = j >= floor ? unitAt(text, j) : -1
     this.innerAt = base + i
     this.innerLength = this.lengthAt(i)
     this.innerComma = before === comma
@@ -444,7 +352,7 @@ export abstract class Strings extends Bare {
     if (this.mode !== "string" || this.isKey) return
     // The first half of a character is held back. Looking at the text, and never at what was read, keeps that a rope.
     const { i, mark } = this
-    const last = i > mark ? this.text.charCodeAt(i - 1) : this.lastEscaped
+    const last = i > mark ? unitAt(this.text, i - 1) : this.lastEscaped
     const half = last >= 0xd800 && last < 0xdc00
     if (half && i === mark) return
     this.place(this.content(half ? i - 1 : i))
@@ -581,7 +489,7 @@ export abstract class Strings extends Bare {
     if (content.startsWith("```", at - 3)) at -= 3
     for (const { close } of this.frames) {
       at = content.slice(0, at).trimEnd().length - 1
-      if (content.charCodeAt(at) !== close) return -1
+      if (unitAt(content, at) !== close) return -1
     }
     return at
   }
@@ -676,7 +584,7 @@ export abstract class Strings extends Bare {
     if (this.mode === "string") {
       const { i } = this
       // Half of a character stays with the text that follows it.
-      const to = i > this.mark && (this.text.charCodeAt(i - 1) & 0xfc00) === 0xd800 ? i - 1 : i
+      const to = i > this.mark && (unitAt(this.text, i - 1) & 0xfc00) === 0xd800 ? i - 1 : i
       this.read = this.content(to)
       this.mark = to
     }
@@ -696,43 +604,3 @@ const escapes: ReadonlyMap<number, string> = new Map([
   [114, "\r"],
   [116, "\t"],
 ])
-
-/** A key with its quotes after the end of a string: what no text inside of a string looks like. */
-const swallowedKey = /["'”’]\s{0,9},\s{0,9}["'“‘][^"'“”‘’]{1,64}["'”’]\s{0,9}:/
-
-/** A key without quotes and a number, a literal or a bracket after a comma. */
-const swallowedMember =
-  /,\s{0,9}[A-Za-z_$][\w$-]{0,63}\s{0,9}:\s{0,9}(?:(?:-?\d[\d.]*|true|false|null|True|False|None)\s{0,9}(?:,|$)|[[{])/
-
-/** Whether a string holds the end of something before it, or the beginning of something else: then its own end was taken for content. */
-const holdsForeignBrackets = (content: string): boolean => {
-  const ends = /[\]}]\s{0,9},\s{0,9}"/.test(content)
-  const begins = /\{\s{0,64}"[^"]{0,64}"\s{0,9}:/.test(content)
-  if (!ends && !begins) return false
-  let open = 0
-  for (let i = 0; i < content.length; i++) {
-    const c = content.charCodeAt(i)
-    if (c === 123 || c === 91) open++
-    else if ((c === 125 || c === 93) && --open < 0) return ends
-  }
-  return begins && open > 0
-}
-
-/** A string that was closed by a quote of another kind than it began with. */
-const withoutStrayQuote = (content: string): string => {
-  const end = content.trimEnd()
-  return /["'“”‘’`´]$/.test(end) && !/["'“”‘’`´]/.test(end.slice(0, -1)) ? end.slice(0, -1) : content
-}
-
-/** Without a comma or a line end that belongs to what follows a string, and not to it. */
-const withoutLooseEnd = (content: string): string => {
-  const end = content.trimEnd()
-  if (end.endsWith(",")) return end.slice(0, -1)
-  return content.includes("\n", end.length) ? end : content
-}
-
-/** Without the first half of a character whose second half is missing. */
-const withoutHalf = (content: string): string => {
-  const last = content.charCodeAt(content.length - 1)
-  return last >= 0xd800 && last < 0xdc00 ? content.slice(0, -1) : content
-}

@@ -1,5 +1,5 @@
 /** Values that a scan for brackets does not find: a single word or string, and a list without its brackets. */
-import { isWord } from "./characters.ts"
+import { isWord, unitAt } from "./characters.ts"
 import { meaningOf } from "./literals.ts"
 import { endOfLastReasoning } from "./reasoning.ts"
 import { tiers } from "./repair.ts"
@@ -16,7 +16,7 @@ export const loneValue = (text: string, from = 0, to = text.length, fenced = fal
   const [first, last] = trimmed(from === 0 && to === text.length ? text : text.slice(from, to))
   const start = from + first
   const end = from + last
-  const c = text.charCodeAt(start)
+  const c = unitAt(text, start)
   const short = end - start <= longestWord
   if (c !== 34 && !(short && isWord(c))) return undefined
   const whole = from === 0 && to === text.length
