@@ -1,11 +1,13 @@
 import { defineConfig } from "vitest/config"
 
-const project = (name: string, root: string) => ({
+const deep = process.env["UNDERSTUDY_DEEP"] === "1"
+
+const project = (name: string, root: string, testTimeout = 20_000) => ({
   test: {
     name,
     root,
     include: ["test/**/*.test.ts"],
-    testTimeout: process.env["UNDERSTUDY_DEEP"] === "1" ? 600_000 : 20_000,
+    testTimeout: deep ? 600_000 : testTimeout,
   },
 })
 
@@ -17,7 +19,8 @@ export default defineConfig({
       project("core", "packages/core"),
       project("providers", "packages/providers"),
       project("testkit", "packages/testkit"),
-      project("cli", "packages/cli"),
+      // Each of its tests starts several processes.
+      project("cli", "packages/cli", 60_000),
       project("examples", "examples"),
     ],
   },

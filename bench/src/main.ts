@@ -9,7 +9,7 @@ import { spawnSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
 
 const processes = 5
-const script = fileURLToPath(new URL("./stack.ts", import.meta.url))
+const scripts = ["./stack.ts", "./streams.ts"].map((name) => fileURLToPath(new URL(name, import.meta.url)))
 const pinned = spawnSync("taskset", ["--version"]).status === 0
 const [command, ...before] = pinned ? ["taskset", "-c", "0", process.execPath] : [process.execPath]
 
@@ -18,12 +18,16 @@ const median = (values: ReadonlyArray<number>): number =>
 
 const runs: Array<Record<string, number>> = []
 for (let i = 0; i < processes; i++) {
-  const run = spawnSync(command!, [...before, script], { encoding: "utf8" })
-  if (run.status !== 0) {
-    process.stderr.write(run.stderr)
-    process.exit(1)
+  const found: Record<string, number> = {}
+  for (const script of scripts) {
+    const run = spawnSync(command!, [...before, script], { encoding: "utf8" })
+    if (run.status !== 0) {
+      process.stderr.write(run.stderr)
+      process.exit(1)
+    }
+    Object.assign(found, JSON.parse(run.stdout))
   }
-  runs.push(JSON.parse(run.stdout) as Record<string, number>)
+  runs.push(found)
 }
 
 const cases = Object.keys(runs[0]!).map((name) => {
@@ -36,6 +40,10 @@ const cases = Object.keys(runs[0]!).map((name) => {
   }
 })
 const ns = (name: string): number => cases.find((c) => c.name === name)!.ns
+const bare = ns("a part of the bare stream")
+const parts = cases
+  .filter((c) => c.name.startsWith("a part behind"))
+  .map(({ name }) => ({ name, "ns over the bare stream": ns(name) - bare }))
 const ours = cases.filter((c) => c.name.startsWith("understudy"))
 const ratios = ours.map(({ name }) => ({
   name,
@@ -44,16 +52,18 @@ const ratios = ours.map(({ name }) => ({
 }))
 
 if (process.argv.includes("--json")) {
-  process.stdout.write(`${JSON.stringify({ node: process.version, pinned, processes, cases, ratios })}\n`)
+  process.stdout.write(`${JSON.stringify({ node: process.version, pinned, processes, cases, ratios, parts })}\n`)
 } else {
   const lines = [
     `One successful call, ns, median of ${processes} processes [min..max]; Node ${process.version}${pinned ? ", one pinned core" : ""}`,
-    ...cases.map((c) => `  ${c.name.padEnd(50)} ${String(c.ns).padStart(7)}  [${c.min}..${c.max}]`),
+    ...cases.map((c) => `  ${c.name.padEnd(52)} ${String(c.ns).padStart(7)}  [${c.min}..${c.max}]`),
     "Ratios",
     ...ratios.map(
       (r) =>
-        `  ${r.name.padEnd(50)} ${r["to cockatiel"]} of cockatiel, ${r["to the stock Effect stack"]} of the stock Effect stack`,
+        `  ${r.name.padEnd(52)} ${r["to cockatiel"]} of cockatiel, ${r["to the stock Effect stack"]} of the stock Effect stack`,
     ),
+    "Over the bare stream, ns a part",
+    ...parts.map((p) => `  ${p.name.padEnd(52)} ${p["ns over the bare stream"]}`),
   ]
   process.stdout.write(`${lines.join("\n")}\n`)
 }

@@ -4,7 +4,8 @@
  * retry(CircuitBreaker(timeout(semaphore))), and ours.
  *
  * The same leaf for all: an async function that ignores its signal. Effects run
- * inside one fiber, as they do in a program that is one. Prints one JSON object:
+ * inside one fiber, as they do in a program that is one; `runPromise` for each
+ * call, and a leaf that takes the signal, stand beside. Prints one JSON object:
  * nanoseconds a call for each case, the median of the batches.
  */
 import { Effect, Schedule, Semaphore } from "effect"
@@ -20,9 +21,12 @@ import {
   TimeoutStrategy,
   wrap,
 } from "cockatiel"
-import { CircuitBreaker, Provider, Retry, Timeouts, Understudy } from "@understudy/core"
+import { Bulkhead, CircuitBreaker, Provider, Retry, Timeouts, Understudy } from "@understudy/core"
 
 const leaf = async (): Promise<number> => 42
+
+/** One that could be aborted. */
+const signalled = async (signal: AbortSignal): Promise<number> => (signal.aborted ? 0 : 42)
 
 const batches = 15
 const perBatch = 4000
@@ -60,8 +64,17 @@ const peer = wrap(
 
 const base = Effect.promise(leaf)
 const provider = Provider.fromEffect(base, { name: "leaf" })
-const attempt = provider.pipe(Timeouts.with(), CircuitBreaker.with(), Retry.with())
+const attempt = provider.pipe(Timeouts.with(), CircuitBreaker.with(), Bulkhead.with({ permits: 100 }), Retry.with())
+// With its defaults: clocks, breaker, retry, budget, failover of one, deadline.
 const whole = Understudy.make({ candidates: [{ provider }] })
+const signal = Effect.promise((signal) => signalled(signal))
+const signalling = Provider.fromEffect(signal, { name: "leaf that takes the signal" })
+const attemptWithSignal = signalling.pipe(
+  Timeouts.with(),
+  CircuitBreaker.with(),
+  Bulkhead.with({ permits: 100 }),
+  Retry.with(),
+)
 
 const effects = Effect.gen(function* () {
   const stockBreaker = yield* StockBreaker.make({
@@ -77,14 +90,21 @@ const effects = Effect.gen(function* () {
   return {
     "fiber: promise(fn)": yield* timeEffect(base),
     "stock Effect stack": yield* timeEffect(stock),
-    "understudy: breaker, timer, lazy retry": yield* timeEffect(attempt.generate()),
-    "understudy: the same with failover and deadline": yield* timeEffect(whole.generate()),
+    "understudy: breaker, permit, timer, lazy retry": yield* timeEffect(attempt.generate()),
+    "understudy: failover, deadline, budget, and these": yield* timeEffect(whole.generate()),
+    "understudy: an attempt whose leaf takes the signal": yield* timeEffect(attemptWithSignal.generate()),
+    context: yield* Effect.context<Effect.Services<ReturnType<typeof whole.generate>>>(),
   }
 }).pipe(Effect.scoped, Effect.provide([StockBreaker.layerStoreMemory(), Understudy.layer]))
+
+const { context, ...timed } = await Effect.runPromise(effects)
+const runPromise = Effect.runPromiseWith(context)
 
 const results = {
   "bare async function": await timePromise(leaf),
   "cockatiel wrap": await timePromise(() => peer.execute(leaf)),
-  ...(await Effect.runPromise(effects)),
+  "cockatiel wrap, leaf takes the signal": await timePromise(() => peer.execute(({ signal }) => signalled(signal))),
+  ...timed,
+  "understudy: an attempt by runPromise": await timePromise(() => runPromise(attempt.generate())),
 }
 process.stdout.write(`${JSON.stringify(results)}\n`)

@@ -273,7 +273,7 @@ describe("understudy upstream", () => {
 
 describe("understudy demo", () => {
   it.live(
-    "shows a rate limit waited out, a stall cut, a circuit opening, passed over and closing, and who answered",
+    "shows a rate limit waited out, a stall cut, a circuit that opens and closes, answers mended and asked again, and a ladder",
     () =>
       Effect.gen(function* () {
         const ran = yield* run(["demo", "--json"])
@@ -295,9 +295,33 @@ describe("understudy demo", () => {
         has("CircuitRejected", { provider: "aurora" })
         has("CircuitHalfOpened", { provider: "aurora" })
         has("CircuitClosed", { provider: "aurora" })
+        has("AnswerRepaired", { provider: "aurora" })
+        has("AnswerRejected", { provider: "aurora", reason: "schema mismatch", again: true })
+        has("Degraded", { failure: "AllProvidersFailed", to: "cache" })
+        has("Degraded", { failure: "AllProvidersFailed", to: "fallback" })
+        const answers = events.filter((event) => event.event === "Answered")
         assert.deepStrictEqual(
-          events.filter((event) => event.event === "Answered").map((event) => event.provider),
-          ["aurora", "calypso", "boreas", "boreas", "aurora"],
+          answers.map((event) => [event.source ?? "asked for an object", event.provider]),
+          [
+            ["primary", "aurora"],
+            ["primary", "calypso"],
+            ["primary", "boreas"],
+            ["primary", "boreas"],
+            ["primary", "aurora"],
+            ["asked for an object", "aurora"],
+            ["asked for an object", "aurora"],
+            ["cache", "aurora"],
+            ["fallback", "aurora | boreas | calypso"],
+          ],
+        )
+        assert.deepStrictEqual(
+          answers.slice(5).map(({ text }) => text),
+          [
+            '{"lead":"Aurora","understudy":"Boreas","nights":7}',
+            '{"lead":"Calypso","understudy":"Boreas","nights":7}',
+            "The lead is back.",
+            "Please ask at the box office.",
+          ],
         )
       }),
   )
@@ -307,7 +331,8 @@ describe("understudy --help", () => {
   it.live("names every command and flag", () =>
     Effect.gen(function* () {
       const help = yield* run(["--help"])
-      for (const name of ["ask", "classify", "upstream", "demo"]) assert.include(help.stdout, name)
+      for (const name of ["ask", "classify", "extract", "breaker", "status", "upstream", "demo"])
+        assert.include(help.stdout, name)
       for (const [name, flags] of [
         ["ask", ["--config", "--stream", "--json", "prompt"]],
         ["classify", ["--provider", "--status", "--header", "--body"]],
