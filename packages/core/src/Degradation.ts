@@ -33,7 +33,8 @@
  *   tools, and, where an object was asked for, of its schema. See `AnswerCache`.
  * - The parts of an answer hold `understudy: { provider, model, source }`
  *   (`Degradation.sourceOf`), the event `Answered` its `source`, and the counter
- *   `understudy.ladder.answers` counts by composition and source.
+ *   `understudy.ladder.answers` counts by composition and source, as does
+ *   `understudy.answers` of `Metrics`.
  *
  * **Gotchas**
  *
@@ -64,17 +65,19 @@
  *     .pipe(Effect.map(({ answer, source }) => [source, answer] as const))
  * ```
  */
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { Answer, Any, Part, Request } from "./Face.ts"
 import type { Keeping } from "./internal/degradation/callCache.ts"
-import { isLanguageModel, ofRequests, ofValues, placeholder } from "./internal/degradation/faces.ts"
-import { ladderOf, type Planned } from "./internal/degradation/ladder.ts"
+import { placeholder } from "./internal/degradation/faces.ts"
+import { ladderOf } from "./internal/degradation/ladder.ts"
+import { aroundIn, is, type Listed, listedIn, nameIn, planned, valueIn } from "./internal/degradation/planning.ts"
 import type {
   Cache,
   Catches,
+  CatchesOf,
   Chain,
   Fallback,
   Get,
@@ -95,7 +98,7 @@ import type {
   Value,
   ValuesOf,
 } from "./internal/degradation/rungs.ts"
-import { RungTypeId } from "./internal/degradation/rungs.ts"
+import { rung } from "./internal/degradation/rungs.ts"
 import type { DeadlineExceeded, LlmError, StreamInterrupted } from "./internal/llmError.ts"
 import { checked, DurationInput, InvalidOptions, millis } from "./internal/options.ts"
 import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./internal/provider.ts"
@@ -180,12 +183,6 @@ export const sourceOf = (
 // Rungs
 // ---------------------------------------------------------------------------
 
-const rung = <const S extends Source, A extends object>(name: S, fields: A): Rung<S> & A => ({
-  [RungTypeId]: RungTypeId,
-  rung: name,
-  ...fields,
-})
-
 /** Who is asked first: a provider, or, without one, whatever the ladder is put around. */
 export const primary: {
   (): Primary
@@ -220,7 +217,8 @@ export interface CacheOptions extends Schema.Schema.Type<typeof CacheOptions> {}
 /**
  * An answer that was given a short time ago. Below the primary it is given when
  * that fails; before it, instead of asking. For an effect it takes a key and a
- * schema. Needs `AnswerCache`.
+ * schema: plain data for the key, and a name for the ladder. A call with its
+ * own credential does without the cache of everyone. Needs `AnswerCache`.
  */
 export const cache: {
   (options: CacheOptions): Cache
@@ -266,13 +264,6 @@ export const stale: {
   })
 }
 
-const valueIn = <A>(where: string, key: unknown, schema: Value<A>["schema"] | undefined): Value<A> | undefined => {
-  if (schema === undefined && key === undefined) return undefined
-  if (!Schema.isSchema(schema)) throw new InvalidOptions(where, "expected a schema of the values beside the key")
-  if (key === undefined) throw new InvalidOptions(where, "expected a key of what is asked beside the schema")
-  return { key, schema }
-}
-
 /** Another provider, or another effect, is asked. */
 export const model: {
   <P extends AnyProvider>(provider: P): Model<P>
@@ -283,7 +274,8 @@ export const model: {
  * A simpler question. `template` is a text in which `{prompt}` stands for the
  * last question, the system messages stay and the rest goes; or a function of
  * the prompt. Without a provider the primary is asked. Of an effect it is a
- * simpler effect.
+ * simpler effect. With a text it is asked without tools; with a function they
+ * stay.
  */
 export const simplified: {
   (template: string | Template): Simplified<undefined, Template>
@@ -334,9 +326,8 @@ export const Options = Schema.Struct({
 /** What is said of a ladder as a whole. */
 export interface Options extends Schema.Schema.Type<typeof Options> {}
 
-interface Catching<K extends Catches> extends Options {
-  readonly catches?: K | undefined
-}
+/** These options, and no others. */
+type Only<O extends Options> = O & { readonly [P in Exclude<keyof O, keyof Options>]: never }
 
 /** The option with which a ladder catches every failure, `InvalidRequest` and those that are no `LlmError` among them. */
 export const everything = { catches: "everything" } as const satisfies Options
@@ -350,13 +341,13 @@ type PrimaryIn<C extends Chain> = Get<C, "primary"> extends Primary<infer P> ? P
  * With a `fallback` it removes the failures that are caught. Adds those of the
  * fallback, and, of the rungs below the primary, those that are no `LlmError`.
  */
-export const make = <const C extends Chain, const K extends Catches = "by table">(
-  rungs: C & Legal<ProblemOfMake<C, K>>,
-  options: Catching<K> = {},
+export const make = <const C extends Chain, const O extends Options = {}>(
+  rungs: C & Legal<ProblemOfMake<C, CatchesOf<O>>>,
+  options?: Only<O>,
 ): Ladder<
   FaceOf<PrimaryIn<C>>,
   SourcesOf<C>,
-  Leaves<ErrorOf<PrimaryIn<C>>, C, K>,
+  Leaves<ErrorOf<PrimaryIn<C>>, C, CatchesOf<O>>,
   ServicesOf<PrimaryIn<C>> | Needs<C>
 > => {
   const where = "Degradation.make"
@@ -364,7 +355,7 @@ export const make = <const C extends Chain, const K extends Catches = "by table"
   const asked = listed.find(is("primary"))?.asked
   if (!isProvider(asked)) throw new InvalidOptions(where, "expected a primary with a provider")
   const ladder: unknown = built(where, asked, listed, options)
-  return ladder as ReturnType<typeof make<C, K>>
+  return ladder as ReturnType<typeof make<C, O>>
 }
 
 /**
@@ -372,152 +363,45 @@ export const make = <const C extends Chain, const K extends Catches = "by table"
  * where it stands, when a cache comes before it.
  */
 const with_ =
-  <const C extends Chain, const K extends Catches = "by table">(
-    rungs: C & Legal<ProblemOfWith<C, K>>,
-    options: Catching<K> = {},
+  <const C extends Chain, const O extends Options = {}>(
+    rungs: C & Legal<ProblemOfWith<C, CatchesOf<O>>>,
+    options?: Only<O>,
   ) =>
   <F extends Any, E, R>(
-    self: Provider<F, E, R> & Legal<ProblemOfProvider<F, E, C, K>>,
-  ): Ladder<F, "primary" | SourcesOf<C>, Leaves<E, C, K>, R | Needs<C>> => {
+    self: Provider<F, E, R> & Legal<ProblemOfProvider<F, E, C, CatchesOf<O>>>,
+  ): Ladder<F, "primary" | SourcesOf<C>, Leaves<E, C, CatchesOf<O>>, R | Needs<C>> => {
     const where = "Degradation.with"
     const ladder: unknown = built(where, self, aroundIn(where, rungs), options)
-    return ladder as Ladder<F, "primary" | SourcesOf<C>, Leaves<E, C, K>, R | Needs<C>>
+    return ladder as Ladder<F, "primary" | SourcesOf<C>, Leaves<E, C, CatchesOf<O>>, R | Needs<C>>
   }
 
 export { with_ as with }
 
 /**
  * A ladder below an effect, which is the primary: its value, or that of another
- * rung, with its source. The other rungs hold effects.
+ * rung, with its source. The other rungs hold effects. With a rung `cache` or
+ * `stale` it needs a name: values are kept under it, beside their key.
  */
-export const effect = <A, E, R, const C extends Chain, const K extends Catches = "by table">(
+export const effect = <A, E, R, const C extends Chain, const O extends Options = {}>(
   self: Effect.Effect<A, E, R>,
-  rungs: C & Legal<ProblemOfEffect<C, K>>,
-  options: Catching<K> = {},
-): Effect.Effect<Answered<A | ValuesOf<C>, "primary" | SourcesOf<C>>, Leaves<E, C, K>, R | Needs<C>> => {
+  rungs: C & Legal<ProblemOfEffect<C, O>>,
+  options?: Only<O>,
+): Effect.Effect<Answered<A | ValuesOf<C>, "primary" | SourcesOf<C>>, Leaves<E, C, CatchesOf<O>>, R | Needs<C>> => {
   const where = "Degradation.effect"
-  const ladder = built(where, fromEffect(self, { name: options.name }), aroundIn(where, rungs), options)
+  const listed = aroundIn(where, rungs)
+  const name = nameIn(where, listed, options?.name)
+  const ladder = built(where, fromEffect(self, { name }), listed, options)
   const asked: unknown = ladder.ask(undefined)
-  return asked as ReturnType<typeof effect<A, E, R, C, K>>
+  return asked as ReturnType<typeof effect<A, E, R, C, O>>
 }
 
-// ---------------------------------------------------------------------------
-// From rungs to a ladder
-// ---------------------------------------------------------------------------
-
-/** A rung, whatever it holds. */
-type Listed =
-  | Primary<unknown>
-  | Cache<Value<unknown> | undefined>
-  | Model<unknown>
-  | Simplified<unknown, string | Template | undefined>
-  | Stale<Keeping["scope"] | undefined, Value<unknown> | undefined>
-  | Fallback<unknown, unknown>
-
-const is =
-  <const S extends Source>(name: S) =>
-  (listed: Listed): listed is Extract<Listed, { readonly rung: S }> =>
-    listed.rung === name
-
-const listedIn = (where: string, rungs: ReadonlyArray<Rung>): ReadonlyArray<Listed> => {
-  const seen = new Set<Source>()
-  for (const [index, rung] of rungs.entries()) {
-    if (rung?.[RungTypeId] !== RungTypeId) throw new InvalidOptions(`${where}[${index}]`, "expected a rung")
-    if (seen.has(rung.rung)) throw new InvalidOptions(where, `expected each rung once, got \`${rung.rung}\` twice`)
-    seen.add(rung.rung)
-  }
-  const names = rungs.map(({ rung }) => rung)
-  if (names[0] !== "primary" && !(names[0] === "cache" && names[1] === "primary")) {
-    throw new InvalidOptions(
-      where,
-      `expected the primary first, or a cache and then the primary, got ${names.join(", ")}`,
-    )
-  }
-  if (seen.has("fallback") && names.at(-1) !== "fallback") {
-    throw new InvalidOptions(where, "expected the fallback last: nothing below it is ever reached")
-  }
-  return rungs as ReadonlyArray<Listed>
-}
-
-/** The primary is what they are put around, whether it is listed or not. */
-const aroundIn = (where: string, rungs: ReadonlyArray<Rung>): ReadonlyArray<Listed> => {
-  const listed = listedIn(where, rungs.some(({ rung }) => rung === "primary") ? rungs : [primary(), ...rungs])
-  if (listed.find(is("primary"))?.asked !== undefined) {
-    throw new InvalidOptions(where, "expected a primary without a provider: it is what the ladder is put around")
-  }
-  return listed
-}
-
-const built = (where: string, asked: AnyProvider, listed: ReadonlyArray<Listed>, options: Options) => {
+const built = (where: string, asked: AnyProvider, listed: ReadonlyArray<Listed>, options: Options = {}) => {
   const o = checked(where, Options, options)
-  return ladderOf({
-    name: o.name,
-    primary: asked,
-    rungs: listed.map((rung) => plannedOf(where, asked, rung)),
-    keeping: keepingOf(where, asked, listed),
-    everything: o.catches === "everything",
-    afterDeadline: millis(o.afterDeadline, "250 millis"),
-  })
-}
-
-const plannedOf = (where: string, primary: AnyProvider, listed: Listed): Planned => {
-  switch (listed.rung) {
-    case "primary":
-    case "cache":
-    case "stale":
-      return { rung: listed.rung }
-    case "model":
-      return { rung: "model", provider: providerIn(`${where}.model`, primary, listed.asked) }
-    case "simplified": {
-      const { asked, template } = listed
-      const provider = asked === undefined ? undefined : providerIn(`${where}.simplified`, primary, asked)
-      if ((template === undefined) === isLanguageModel(primary.face)) {
-        throw new InvalidOptions(`${where}.simplified`, "expected a template for a language model, and none for others")
-      }
-      return { rung: "simplified", provider, template }
-    }
-    case "fallback":
-      return { rung: "fallback", answer: listed.answer }
-  }
-}
-
-/** Who is asked below the primary: a provider of its face, or, below an effect, an effect. */
-const providerIn = (where: string, primary: AnyProvider, asked: unknown): AnyProvider => {
-  const provider: AnyProvider | undefined = isProvider(asked)
-    ? asked
-    : Effect.isEffect(asked)
-      ? fromEffect(asked as Effect.Effect<unknown, unknown, unknown>, { name: where.replace(/.*\./, "") })
-      : undefined
-  if (provider === undefined || provider.face.name !== primary.face.name) {
-    throw new InvalidOptions(where, `expected what is asked as the primary is, a ${primary.face.name}`)
-  }
-  return provider
-}
-
-/** How answers are kept, if there is a rung that gives them. */
-const keepingOf = (where: string, asked: AnyProvider, listed: ReadonlyArray<Listed>): Keeping | undefined => {
-  const cached = listed.find(is("cache"))
-  const old = listed.find(is("stale"))
-  const scope = cached?.scope ?? old?.scope
-  if (cached === undefined && old === undefined) return undefined
-  if (scope === undefined)
-    throw new InvalidOptions(`${where}.stale.scope`, "expected a scope, as there is no rung `cache`")
-  if (old?.scope !== undefined && old.scope !== scope) {
-    throw new InvalidOptions(`${where}.stale.scope`, "expected the scope of the rung `cache`, or none")
-  }
-  const value = cached?.of ?? old?.of
-  if ((value === undefined) !== isLanguageModel(asked.face)) {
-    throw new InvalidOptions(
-      `${where}.cache`,
-      "expected a key and a schema for an effect, and none for a language model",
-    )
-  }
-  return {
-    scope,
-    freshFor: cached?.freshFor ?? 0,
-    goodFor: old?.goodFor ?? 0,
-    coalesce: cached?.coalesce ?? false,
-    of: [asked.face.name, asked.name, cached?.version ?? old?.version ?? asked.model],
-    ...(value === undefined ? ofRequests : ofValues(value)),
-  }
+  return ladderOf(
+    planned(where, asked, listed, {
+      name: o.name,
+      everything: o.catches === "everything",
+      afterDeadline: millis(o.afterDeadline, "250 millis"),
+    }),
+  )
 }

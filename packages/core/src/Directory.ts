@@ -130,8 +130,8 @@ const statusOf = (composition: string, listed: Listed, circuits: Circuits, now: 
         }),
     inFlight,
     latency: {
-      ...(answer === undefined ? {} : { answer: Duration.millis(answer) }),
-      ...(firstContent === undefined ? {} : { firstContent: Duration.millis(firstContent) }),
+      ...(answer === undefined ? {} : { answer: Duration.millis(Math.round(answer)) }),
+      ...(firstContent === undefined ? {} : { firstContent: Duration.millis(Math.round(firstContent)) }),
     },
     ...(answeredAt === undefined ? {} : { answeredAt: Math.round(wall + answeredAt) }),
     ...(lastFailure === undefined

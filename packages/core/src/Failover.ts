@@ -183,6 +183,12 @@ const conclude = (
 
 type Kind = "generate" | "stream"
 
+/** Is there somebody inside who is asked in its place? */
+const isComposition = (provider: AnyProvider): boolean => {
+  const { length } = namesOf(provider)
+  return length > 1 && namesOf(provider).some((name) => name !== provider.name)
+}
+
 /** Has a candidate all these tags? A composition leaves it to its own candidates. */
 const isTagged = ({ provider, tags }: Entry, wanted: ReadonlyArray<string>): boolean =>
   wanted.every((tag) => tags.includes(tag)) || compositionsIn(provider).length > 0
@@ -270,14 +276,11 @@ class Course {
   private ask(entry: Entry): Effect.Effect<unknown, unknown, unknown> {
     const { kind, record } = this
     const { provider, tally } = entry
-    if (tally === undefined) return this.run(provider)
-    return measured(
-      () => this.run(provider),
-      tally,
-      record,
-      kind,
-      () => need(provider, kind),
-    )
+    const composition = tally !== undefined && isComposition(provider)
+    // The attempts of a candidate see to its tally; those of a composition are not its own.
+    record.watched = composition ? undefined : entry
+    const run = this.run(provider)
+    return composition ? measured(run, tally, record, kind, () => need(provider, kind)) : run
   }
 
   /** The first candidate that can be asked, telling of those that are passed over. */

@@ -38,6 +38,8 @@
  *   or problem details (RFC 9457) when the `Accept` header asks for them.
  * - `Retry-After`, and `retry_after` in the body, are there when the failure has
  *   a hint: the same whole seconds in both, rounded up.
+ * - `WWW-Authenticate: Bearer realm="service"` is there with a 401, which must say
+ *   how to authenticate (RFC 9110).
  * - `request_id` is the identifier that came with the request, in `x-request-id`
  *   unless told otherwise. That of the provider's response is for the operator
  *   and stays in the failure.
@@ -78,6 +80,7 @@ import type { ManagedRuntime } from "effect/ManagedRuntime"
 import type { LlmError, Tag } from "./internal/llmError.ts"
 import {
   answer,
+  answerAndLine,
   answering,
   type Body,
   checkedSettings,
@@ -88,7 +91,14 @@ import {
 } from "./internal/http/answer.ts"
 import { failureOf } from "./internal/http/failureOf.ts"
 import { type ErrorType, types } from "./internal/http/publicError.ts"
-import { factsOf, type HeadersLike, pathOf, type RequestFacts, type RequestLike } from "./internal/http/requestFacts.ts"
+import {
+  factsOf,
+  type HeadersLike,
+  pathOf,
+  type RequestFacts,
+  type RequestLike,
+  signalOf,
+} from "./internal/http/requestFacts.ts"
 import { answeringNow, CurrentSettings, report, write } from "./internal/http/settings.ts"
 
 export {
@@ -180,9 +190,9 @@ const make = (
   const all = answering(checkedSettings(where, settings))
   const failure = failureOf(error)
   const facts = withId(factsOf(request, all.requestIdHeader), requestId)
-  const line = logLine(failure, all, facts, sent)
+  const { line, response } = answerAndLine(failure, all, facts, sent)
   return {
-    response: answer(failure, all, facts),
+    response,
     log: () => {
       try {
         if (log === undefined) Effect.runSync(write(line))
@@ -267,8 +277,9 @@ const respondWith = (error: unknown, request: RequestLike | undefined, settings:
     const all = yield* answeringNow(settings)
     const failure = failureOf(error)
     const facts = factsOf(request, all.requestIdHeader)
-    yield* write(logLine(failure, all, facts))
-    return toWeb(answer(failure, all, facts))
+    const { line, response } = answerAndLine(failure, all, facts)
+    yield* write(line)
+    return toWeb(response)
   })
 
 /** How a handler runs and answers. */
@@ -280,8 +291,8 @@ export interface HandlerOptions extends Settings {
 /**
  * An effect for each request as a plain handler: `(request, ...) =>
  * Promise<Response>`. Whatever the effect raises is answered as `respond` does,
- * so the promise never rejects. When the request is aborted the effect is
- * interrupted. `runtime` gives the services; its log, its table and its settings
+ * so the promise never rejects. When the request has a signal and is aborted, the
+ * effect is interrupted. `runtime` gives the services; its log, its table and its settings
  * are used.
  */
 export const handler: {
@@ -306,12 +317,17 @@ export const handler: {
       // Whoever listens must not cost the answer.
     }
   }
-  const run: (effect: Effect.Effect<Response, never, R>, signal: AbortSignal) => Promise<Exit.Exit<Response, unknown>> =
+  const run: (
+    effect: Effect.Effect<Response, never, R>,
+    signal: AbortSignal | undefined,
+  ) => Promise<Exit.Exit<Response, unknown>> =
     runtime === undefined
       ? // The overloads let nothing in here that needs services.
         (effect, signal) => Effect.runPromiseExit(effect as Effect.Effect<Response>, { signal })
       : (effect, signal) => runtime.runPromiseExit(effect, { signal })
   return async (request: Req, ...args: Args): Promise<Response> => {
+    // Not everything that is called as a handler brings one: tests, adapters.
+    const signal = signalOf(request)
     const exit = await run(
       Effect.suspend(() => handle(request, ...args)).pipe(
         Effect.catchCause((cause): Effect.Effect<Response> => {
@@ -321,11 +337,11 @@ export const handler: {
           return Effect.andThen(report(cause), respondWith(cause, request, settings))
         }),
       ),
-      request.signal,
+      signal,
     )
     if (Exit.isSuccess(exit)) return exit.value
     // Nobody reads this when the client is gone; when the runtime is, another instance may answer.
-    if (Cause.hasInterruptsOnly(exit.cause)) return new Response(null, { status: request.signal.aborted ? 499 : 503 })
+    if (Cause.hasInterruptsOnly(exit.cause)) return new Response(null, { status: signal?.aborted === true ? 499 : 503 })
     // The services could not be made.
     if (failureOf(exit.cause) === undefined) hear(exit.cause)
     return toResponse(exit.cause, request, settings)

@@ -19,6 +19,14 @@
  *   instead would take with it what had not been read yet, and with it the event.
  * - One line of the log for a stream that broke, with the status that it had.
  * - What is no failure of ours is told as `unknown`, without its text.
+ * - What is interrupted from inside is told as `stream_interrupted`, with a line of
+ *   the log. Whoever interrupts the body itself does not read on, and is told
+ *   nothing.
+ * - When the signal of the request of `toResponse` aborts, the stream is interrupted
+ *   and its last event is the failure that the signal has as its reason, or
+ *   `deadline_exceeded` for `AbortSignal.timeout`, each with a line of the log. For
+ *   any other reason it is `stream_interrupted` without a line, since that is
+ *   mostly a client that went, and then nobody reads it.
  *
  * **Gotchas**
  *
@@ -54,19 +62,29 @@
  * ```
  */
 import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Pull from "effect/Pull"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { answering, checkedSettings, logLine, publicError, type Settings } from "./internal/http/answer.ts"
+import { abortable } from "./internal/http/abortable.ts"
+import {
+  type Answering,
+  answering,
+  checkedSettings,
+  errorAndLine,
+  type LogLine,
+  publicError,
+  type Settings,
+} from "./internal/http/answer.ts"
 import { contentTypes, type Dialect, separators, written } from "./internal/http/dialects.ts"
 import { failureOf } from "./internal/http/failureOf.ts"
-import { factsOf, type RequestLike } from "./internal/http/requestFacts.ts"
+import { factsOf, type RequestLike, signalOf } from "./internal/http/requestFacts.ts"
 import { answeringNow, report, write } from "./internal/http/settings.ts"
 import { checked } from "./internal/options.ts"
-import type { LlmError } from "./internal/llmError.ts"
+import { DeadlineExceeded, type LlmError, StreamInterrupted } from "./internal/llmError.ts"
 
 export {
   /** The media type of each dialect. */
@@ -123,22 +141,36 @@ const bodyOf = <E, R>(
     return stream.pipe(
       Stream.map((element) => tail.seen(typeof element === "string" ? encoder.encode(element) : element)),
       Stream.catchCause((cause) => {
-        // Whoever interrupts does not read on.
-        if (Cause.hasInterruptsOnly(cause)) return Stream.failCause(cause as Cause.Cause<never>)
+        // Whoever interrupts the body does not read on, and does not come here either: what is interrupted here is
+        // something inside of the stream, and its reader waits.
+        const failure = Cause.hasInterruptsOnly(cause) ? interrupted() : failureOf(cause)
         return Stream.fromEffect(
           Effect.gen(function* () {
             const all = yield* answeringNow(settings)
-            const failure = failureOf(cause)
-            const facts = factsOf(request, all.requestIdHeader)
             if (failure === undefined) yield* report(cause)
-            yield* write(logLine(failure, all, facts, 200))
-            const { error } = publicError(failure, all, facts.requestId)
-            return encoder.encode(tail.gap(separators[dialect]) + written(error, dialect))
+            const { line, text } = lastWords(failure, all, dialect, request)
+            yield* write(line)
+            return encoder.encode(tail.gap(separators[dialect]) + text)
           }),
         )
       }),
     )
   })
+
+/** What interrupted it has no name: it is the service that did not go on. */
+const interrupted = (): LlmError => new StreamInterrupted({ provider: "service", committed: true })
+
+/** The last event of a stream that was answered with 200, and the line of the log. */
+const lastWords = (
+  failure: LlmError | undefined,
+  all: Answering,
+  dialect: Dialect,
+  request: RequestLike | undefined,
+): { readonly line: LogLine; readonly text: string } => {
+  const facts = factsOf(request, all.requestIdHeader)
+  const { error, line } = errorAndLine(failure, all, facts, 200)
+  return { line, text: written(error, dialect) }
+}
 
 /** How what was sent so far ends. */
 class Tail {
@@ -191,7 +223,8 @@ export const headers = (dialect: Dialect): Readonly<Record<string, string>> => (
 /**
  * A web `Response` with status 200 that streams, once the first element is there;
  * until then the failures of the stream, for `HttpErrorResponse.handler` to
- * answer. When the reader goes, the stream is interrupted.
+ * answer. When the reader goes, the stream is interrupted. When the request's
+ * signal aborts it is too, and the body ends with an error event.
  */
 export const toResponse = <E, R>(
   stream: Stream.Stream<string | Uint8Array, E, R>,
@@ -207,10 +240,45 @@ export const toResponse = <E, R>(
       )
       const closing = Stream.onExit(bytes, (exit) => Scope.close(scope, exit))
       const context = yield* Effect.context<never>()
-      const signal = options.request?.signal
-      return new Response(Stream.toReadableStreamWith(closing, context, signal === undefined ? {} : { signal }), {
+      const all = yield* answeringNow(checked.settings)
+      const source = Stream.toReadableStreamWith(closing, context)
+      const signal = signalOf(options.request)
+      return new Response(signal === undefined ? source : untilAborted(source, signal, checked, all, context), {
         headers: { ...headers(checked.dialect) },
       })
     }),
+  )
+}
+
+/** The failure that an abort is, and whether it is one for the log. */
+const abortedBy = (signal: AbortSignal): { readonly failure: LlmError; readonly logged: boolean } => {
+  const reason: unknown = signal.reason
+  const failure = failureOf(reason)
+  if (failure !== undefined) return { failure, logged: true }
+  // What `AbortSignal.timeout` says. Of the rest nobody can tell whether the client went or a middleware gave up.
+  return reason instanceof DOMException && reason.name === "TimeoutError"
+    ? { failure: new DeadlineExceeded({ provider: "service" }), logged: true }
+    : { failure: interrupted(), logged: false }
+}
+
+/** A body that ends with an error event when the signal aborts: its end would be taken for that of a whole answer. */
+const untilAborted = (
+  source: ReadableStream<Uint8Array>,
+  signal: AbortSignal,
+  { dialect, request }: Checked,
+  all: Answering,
+  context: Context.Context<never>,
+): ReadableStream<Uint8Array> => {
+  const tail = new Tail()
+  return abortable(
+    source,
+    signal,
+    () => {
+      const { failure, logged } = abortedBy(signal)
+      const { line, text } = lastWords(failure, all, dialect, request)
+      if (logged) Effect.runForkWith(context)(write(line))
+      return new TextEncoder().encode(tail.gap(separators[dialect]) + text)
+    },
+    (bytes) => tail.seen(bytes),
   )
 }

@@ -236,11 +236,11 @@ class Pool implements Door<Cost> {
     changed(this, now)
   }
 
-  learn(now: number, headroom: Headrooms.Headroom | undefined): void {
+  learn(now: number, headroom: Headrooms.Headroom | undefined, since: number = now): void {
     if (headroom === undefined || !this.numbers.learn) return
     for (const [index, { name }] of this.numbers.meters.entries()) {
       const left = headroom[name]
-      if (left !== undefined) this.machine.atMost(now, index, left.remaining)
+      if (left !== undefined) this.machine.atMost(now, index, left.remaining, since)
     }
     this.reconsider(now)
   }
@@ -371,11 +371,15 @@ class Reservation {
     if (!this.turn.leave(now)) return
     if (exit._tag === "Failure") return this.failed(now, exit)
     const { delivered, ended, head, told } = exit.value
+    const headroom = Headrooms.of(head)
+    this.pool.learn(now, headroom)
     ended.observe((end) => {
+      const over = this.record.now()
       const whole = end._tag === "Success"
-      this.used(this.record.now(), told?.(), whole ? undefined : delivered().characters / charactersPerToken)
+      this.used(over, told?.(), whole ? undefined : delivered().characters / charactersPerToken)
+      // What is given back here was no more the provider's to give.
+      this.pool.learn(over, headroom, now)
     })
-    this.pool.learn(now, Headrooms.of(head))
   }
 
   /** `came`: so much of the answer came before it was cut. */

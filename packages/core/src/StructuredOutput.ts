@@ -217,12 +217,16 @@ const with_ = <R2 = never>(
     ): Effect.Effect<Answer, E2 | InvalidResponse, R | R2> => {
       const judge = judgeOf(request, settings)
       // Those below judge for themselves. What they accepted, or a ladder gave in their place, stays.
-      record.judge = "nobody"
+      const before = record.judge
       const verdict = (answer: Answer): Loop.Verdict<unknown> =>
         record.judge === "below" ? { _tag: "accepted", value: undefined, answer, repairs: 0 } : judge(answer)
       const asking = Loop.untilAccepted(
         self,
-        ask,
+        (asked) =>
+          Effect.suspend(() => {
+            record.judge = "nobody"
+            return ask(asked)
+          }),
         request,
         record,
         settings.bounds,
@@ -231,8 +235,9 @@ const with_ = <R2 = never>(
       )
       return Effect.onExitPrimitive(
         Effect.map(asking, ({ answer }) => answer),
-        () => {
-          record.judge = "below"
+        (exit) => {
+          // Who failed has judged nothing: another may answer yet.
+          record.judge = exit._tag === "Success" ? "below" : before
           return undefined
         },
       )

@@ -181,8 +181,8 @@ export const make = <
     const rateLimit = atMost(candidate.rateLimit, o.rateLimit)
     const hedge = atMost(candidate.hedge, o.hedge)
     const budget = over(candidate.budget, o.budget)
-    if (rateLimit !== undefined) provider = provider.pipe(RateLimit.with(rateLimit))
     if (bulkhead !== undefined) provider = provider.pipe(Bulkhead.with(bulkhead))
+    if (rateLimit !== undefined) provider = provider.pipe(RateLimit.with(rateLimit))
     if (hedge !== undefined) provider = provider.pipe(Hedge.with(hedge))
     if (retry !== false) provider = provider.pipe(Retry.with(retry))
     if (budget !== false && (retry !== false || hedge !== undefined)) {

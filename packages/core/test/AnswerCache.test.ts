@@ -367,6 +367,26 @@ describe("Answers in a store", () => {
     }),
   )
 
+  it.effect("of which one is of another type keeps nobody from the others", () =>
+    Effect.gen(function* () {
+      const { cache, calls, store } = backing()
+      const wrong = new Error("WRONGTYPE Operation against a key holding the wrong kind of value")
+      const get = store.get
+      store.get = (key) =>
+        key === "list"
+          ? Effect.fail(new Persistence.PersistenceError({ message: "Failed to get key", cause: wrong }))
+          : get(key)
+      yield* Effect.gen(function* () {
+        yield* write("text", "Herbert.")
+        yield* settle
+        for (let n = 0; n < 4; n++) assert.strictEqual(yield* read("list"), "Unavailable: unreadable")
+        assert.strictEqual(yield* read("text"), "Herbert.")
+        assert.deepStrictEqual(yield* Effect.tap(write("list", 1), settle), ["written"])
+      }).pipe(Effect.provide(cache()))
+      assert.deepStrictEqual(calls, { get: 5, set: 2 })
+    }),
+  )
+
   it.effect("that are no entries are as good as none", () =>
     Effect.gen(function* () {
       const { cache, entries } = backing()

@@ -1,7 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Redacted, Schema, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Redacted, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { AnswerCache, Call, Degradation, LanguageModelFace, type LlmError, type Provider } from "@understudy/core"
+import {
+  AnswerCache,
+  Call,
+  Degradation,
+  Failover,
+  LanguageModelFace,
+  type LlmError,
+  type Provider,
+  Understudy,
+} from "@understudy/core"
 import { assertInOrder, listener } from "./PolicyEvent.check.ts"
 import {
   dies,
@@ -144,6 +153,42 @@ describe("Equal calls at the same time", () => {
     }).pipe(Effect.provide(AnswerCache.layerMemory())),
   )
 
+  it.effect("go on when the one that asks leaves, whatever its finalizers come to", () =>
+    Effect.gen(function* () {
+      const dying = { ...hangs, whole: Effect.ensuring(Effect.never, Effect.die("boom")) }
+      const lead = stub("lead", inTurn(dying, says("Herbert.", 1000)))
+      const ladder = coalesced(lead.provider)
+      const first = yield* Effect.forkChild(said(ladder))
+      yield* settle
+      const second = yield* Effect.forkChild(said(ladder))
+      yield* settle
+      yield* Fiber.interrupt(first)
+      yield* settle
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Fiber.join(second), "primary: Herbert.")
+      assert.strictEqual(lead.asked.length, 2)
+    }).pipe(Effect.provide(AnswerCache.layerMemory())),
+  )
+
+  it.effect("with other tags do not wait for one another, and have other answers", () =>
+    Effect.gen(function* () {
+      const us = stub("us", () => says("from the US", 100))
+      const eu = stub("eu", () => says("from the EU", 100))
+      const ladder = Degradation.make([
+        Degradation.cache({ scope: "everyone", coalesce: true }),
+        Degradation.primary(
+          Failover.make([
+            { provider: us.provider, tags: ["us"] },
+            { provider: eu.provider, priority: 1, tags: ["eu"] },
+          ]),
+        ),
+      ])
+      const both = played(Effect.all([said(ladder), said(ladder).pipe(Call.requireTags("eu"))], together))
+      assert.deepStrictEqual(yield* both, ["primary: from the US", "primary: from the EU"])
+      assert.deepStrictEqual(yield* both, ["cache: from the US", "cache: from the EU"])
+    }).pipe(Effect.provide(Layer.merge(Understudy.layer, AnswerCache.layerMemory()))),
+  )
+
   it.effect("go on when one that waits leaves", () =>
     Effect.gen(function* () {
       const lead = stub("lead", () => says("Herbert.", 1000))
@@ -238,6 +283,7 @@ describe("Equal calls at the same time", () => {
             Degradation.cache({ scope: "everyone", coalesce: true, key: "k", schema: Schema.Number }),
             Degradation.primary(),
           ],
+          { name: "count" },
         )
       const all = yield* play(Effect.all([value(), value(), value()], together))
       assert.deepStrictEqual(

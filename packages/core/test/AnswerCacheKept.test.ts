@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Layer, Schema, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Layer, Redacted, Schema, Scope, Stream } from "effect"
+import { LanguageModel } from "effect/ai"
 import * as Persistence from "effect/persistence/Persistence"
-import { AnswerCache, Call, Degradation, LanguageModelFace, type Provider } from "@understudy/core"
+import { AnswerCache, Call, Degradation, LanguageModelFace, LanguageModelLayer, type Provider } from "@understudy/core"
+import { Collector } from "../src/internal/cache/storedAnswer.ts"
 import { listener } from "./PolicyEvent.check.ts"
 import {
   ask,
@@ -280,6 +282,88 @@ describe("An answer is kept", () => {
       }
     }),
   )
+
+  it.effect("but not given to whom it does not fit: the ladder goes on, and what fits takes its place", () =>
+    Effect.gen(function* () {
+      const small = Schema.Struct({ n: Schema.Int })
+      const even = Schema.Struct({ n: Schema.Int.check(Schema.makeFilter((n: number) => n % 2 === 0)) })
+      const boom = Schema.Struct({
+        n: Schema.Int.check(
+          Schema.makeFilter((): boolean => {
+            throw new Error("boom")
+          }),
+        ),
+      })
+      const as = (schema: Schema.Top) =>
+        LanguageModelFace.request("How many?", { responseFormat: { type: "json", objectName: "o", schema } })
+      const lead = stub("lead", (attempt) => says(`{"n":${attempt}}`))
+      const ladder = readThrough(lead.provider)
+      const said = (request: LanguageModelFace.Request) =>
+        Effect.map(played(ladder.ask(request)), ({ answer, source }) => `${source}: ${textOf(answer)}`)
+      assert.strictEqual(yield* said(as(small)), 'primary: {"n":1}')
+      assert.strictEqual(yield* said(as(small)), 'cache: {"n":1}')
+      const heard = listener()
+      assert.strictEqual(yield* heard.effect(said(as(even))), 'primary: {"n":2}')
+      assert.deepInclude(
+        heard.events.find(({ event }) => event === "CacheUnavailable"),
+        { operation: "read", why: "unreadable" },
+      )
+      assert.strictEqual(yield* said(as(even)), 'cache: {"n":2}')
+      assert.strictEqual(yield* said(as(boom)), 'primary: {"n":3}')
+      assert.strictEqual(yield* said(as(small)), 'cache: {"n":2}')
+    }).pipe(Effect.provide(AnswerCache.layerMemory())),
+  )
+
+  it.effect("under a key of the call's own for each form of the answer: no text is given for an object", () =>
+    Effect.gen(function* () {
+      const lead = stub("lead", inTurn(says("Hello!"), fails(failure("Overloaded", "lead"))))
+      const ladder = Degradation.make([
+        Degradation.primary(lead.provider),
+        Degradation.cache({ scope: "everyone" }),
+        Degradation.fallback('{"n":0}'),
+      ])
+      const schema = Schema.Struct({ n: Schema.Int })
+      yield* Effect.gen(function* () {
+        yield* LanguageModel.generateText({ prompt: "Hello?" })
+        const text = yield* LanguageModel.generateText({ prompt: "Hello?" })
+        const object = yield* LanguageModel.generateObject({ prompt: "How many?", schema })
+        assert.deepStrictEqual([text.text, Degradation.sourceOf(text)], ["Hello!", "cache"])
+        assert.deepStrictEqual([object.value, Degradation.sourceOf(object)], [{ n: 0 }, "fallback"])
+      }).pipe(Effect.provide(LanguageModelLayer.layer(ladder)), Call.withCache({ key: "k" }))
+    }).pipe(Effect.provide(AnswerCache.layerMemory())),
+  )
+
+  for (const kind of kinds) {
+    it.effect(`for everyone: not that of a call with its own credential, which is given none either (${kind})`, () =>
+      Effect.gen(function* () {
+        const lead = stub("lead", (attempt) => says(`answer ${attempt}`))
+        const own = Call.withCredential("lead", Redacted.make("sk-own"))
+        const ladder = readThrough(lead.provider)
+        assert.strictEqual(yield* played(own(ask(kind, ladder))), "answer 1")
+        assert.strictEqual(yield* played(ask(kind, ladder)), "answer 2")
+        assert.strictEqual(yield* played(ask(kind, ladder)), "answer 2")
+        assert.strictEqual(yield* played(own(ask(kind, ladder))), "answer 3")
+        // A tenant's own are its own.
+        const ofTenant = ask(kind, readThrough(lead.provider, { scope: "tenant" })).pipe(
+          Call.withCache({ tenant: "a" }),
+        )
+        assert.strictEqual(yield* played(own(ofTenant)), "answer 4")
+        assert.strictEqual(yield* played(own(ofTenant)), "answer 4")
+      }).pipe(Effect.provide(AnswerCache.layerMemory())),
+    )
+  }
+
+  it("of a stream: only as far as it may be long, where a part without a word counts, too", () => {
+    const heard = (deltas: number): LanguageModelFace.Answer | undefined => {
+      const collector = new Collector(100)
+      collector.hear([start, say("Herbert.")])
+      for (let n = 0; n < deltas; n++) collector.hear([say("")])
+      collector.hear([{ type: "text-end", id: "0" }, end])
+      return collector.answer()
+    }
+    assert.strictEqual(textOf(heard(89) ?? []), "Herbert.")
+    assert.isUndefined(heard(90))
+  })
 
   it.effect("of a request that has no key: not, and the call goes on", () =>
     Effect.gen(function* () {

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema } from "effect"
+import { Effect, Redacted, Schema } from "effect"
 import { Prompt, Tool } from "effect/ai"
 import { type Call, LanguageModelFace } from "@understudy/core"
 import { createHash } from "node:crypto"
@@ -22,7 +22,7 @@ const key = (
       scope,
       tenant: overrides.tenant,
       of,
-      what: overrides.cacheKey === undefined ? whatIsAsked(request, overrides) : { key: overrides.cacheKey },
+      what: whatIsAsked(request, overrides),
     }),
   )
 
@@ -74,7 +74,7 @@ const conversation = (by: string, id: string, marked = true): Request =>
 describe("The key of a request", () => {
   it("is the same in every process, and from one release to the next", async () => {
     const here = key(ask("Who wrote Dune?"), { tenant: "a" }, { scope: "tenant" })
-    assert.strictEqual(here, "6cb1f562da84ece45f6b4d6f59ad606bcf8db3182b72601c31079d06e7ddb565")
+    assert.strictEqual(here, "ffa79585e1b0ee158bede7a0099be17ddd7572bfdb12f20828d77ddae9e41105")
     const there = await new Promise<string>((done, failed) => {
       const code = `
         import { Effect } from "effect"
@@ -131,7 +131,11 @@ describe("The key of a request", () => {
       key(ask("Who wrote Dune?"), { pin: ["b"] }),
       key(ask("Who wrote Dune?"), { exclude: ["b"] }),
       key(ask("Who wrote Dune?"), { cacheKey: "Who wrote Dune?" }),
+      key(ask("Who wrote Dune?"), { tags: ["eu"] }),
+      key(ask("Who wrote Dune?"), { tags: ["eu", "hipaa"] }),
       key(ask("Who wrote Dune?"), { cacheKey: "k" }),
+      key(ask("Who wrote Dune?", json("author", schema)), { cacheKey: "k" }),
+      key(ask("Who wrote Dune?", json("author", Schema.Struct({ born: Schema.Int }))), { cacheKey: "k" }),
       key(ask("Who wrote Dune?"), {}, { of: ["language model", "lead", "lead-2"] }),
       key(ask("Who wrote Dune?"), {}, { of: ["language model", "other", "lead-1"] }),
       key(ask("Who wrote Dune?"), { tenant: "a" }, { scope: "tenant" }),
@@ -161,6 +165,9 @@ describe("The key of a request", () => {
     )
     same(key(ask("Who?")), key({ ...ask("Who?"), previousResponseId: "r", incrementalPrompt: Prompt.make("Who?") }))
     same(key(ask("Who?"), { pin: ["a", "b"] }), key(ask("Who?"), { pin: ["b", "a"] }))
+    same(key(ask("Who?"), { tags: ["a", "b"] }), key(ask("Who?"), { tags: ["b", "a", "b"] }))
+    same(key(ask("Who?")), key(ask("Who?"), { tags: [] }))
+    same(key(ask("Who?"), { cacheKey: "k" }), key(ask("Hm?"), { cacheKey: "k" }))
     same(
       key(ask("Who?")),
       key(ask("Who?"), { deadline: "1 second", timeouts: { idle: 1 }, tenant: "a", parameters: {} }),
@@ -235,18 +242,26 @@ describe("Canonical JSON", () => {
   it("tells apart what JSON would not", () => {
     const texts = [
       1n,
+      "1n",
       Number.NaN,
+      "NaN",
       Infinity,
+      -Infinity,
       null,
       "1",
       1,
       new Uint8Array([1]),
+      "bytes:AQ==",
       [1],
-      new Set([2]),
+      new Set([1]),
+      [["a", 1]],
       new Map([["a", 1]]),
+      new Date(1),
+      new URL("https://a.b/"),
+      "https://a.b/",
     ].map(canonical)
     assert.strictEqual(new Set(texts).size, texts.length)
-    assert.strictEqual(canonical({ a: undefined, b: () => 1 }), "{}")
+    assert.strictEqual(canonical({ a: undefined }), "{}")
     assert.strictEqual(canonical([undefined]), "[null]")
     assert.strictEqual(
       canonical(
@@ -262,6 +277,21 @@ describe("Canonical JSON", () => {
         ]),
       ),
     )
+  })
+
+  it("refuses what it cannot look into", () => {
+    for (const value of [
+      Redacted.make("a"),
+      /a/,
+      new Error("a"),
+      () => 1,
+      Symbol("a"),
+      new URLSearchParams("a=1"),
+      new WeakMap(),
+    ]) {
+      assert.throws(() => canonical(value), NoText)
+      assert.throws(() => canonical({ a: [value] }), NoText)
+    }
   })
 
   it("refuses what refers to itself, or is too deep", () => {

@@ -3,6 +3,7 @@ import { NodeRedis } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, References, type Scope } from "effect"
 import * as Persistence from "effect/persistence/Persistence"
+import * as Redis from "effect/persistence/Redis"
 import { AnswerCache, Call, Degradation, LanguageModelFace } from "@understudy/core"
 import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
@@ -178,6 +179,34 @@ describe.skipIf(!hasServer && shared === undefined)("Answers in a Redis", () => 
           }),
       )
       assert.strictEqual(elsewhere, "cache: answer 1")
+    }),
+  )
+
+  it.live("of which one has become a list keep being given: only that one is asked for again", () =>
+    Effect.gen(function* () {
+      const url = yield* aRedis
+      const storeId = `list ${Date.now()}-${process.pid}`
+      const ladder = readThrough(lead().provider)
+      const heard = listener()
+      yield* Effect.gen(function* () {
+        const redis = yield* Redis.Redis
+        assert.isTrue(yield* untilCached(call(ladder, "Who wrote Dune?")))
+        const keys = yield* redis.send<ReadonlyArray<string>>("KEYS", `*${storeId}*`)
+        assert.strictEqual(keys.length, 1)
+        yield* redis.send("DEL", keys[0]!)
+        yield* redis.send("LPUSH", keys[0]!, "1")
+        assert.isTrue(yield* untilCached(call(ladder, "Who wrote Emma?")))
+        assert.strictEqual((yield* heard.effect(call(ladder, "Who wrote Dune?"))).source, "primary")
+        assert.deepInclude(
+          heard.events.find(({ event }) => event === "CacheUnavailable"),
+          { operation: "read", why: "unreadable" },
+        )
+        assert.strictEqual((yield* call(ladder, "Who wrote Emma?")).source, "cache")
+        assert.isTrue(yield* untilCached(call(ladder, "Who wrote Dune?")))
+      }).pipe(
+        Effect.provide(AnswerCache.layerRedis(NodeRedis.layer({ url }), { ...patient, storeId })),
+        Effect.provide(NodeRedis.layer({ url })),
+      )
     }),
   )
 

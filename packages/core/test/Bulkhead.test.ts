@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import { Bulkhead, CircuitBreaker, Face, Failover, type LlmError, Retry, Timeouts, Understudy } from "@understudy/core"
 import { Agenda, anyPlan, crowd, differences, type Fate, type Plan, stays } from "./Crowd.ts"
 import { assertInOrder, listener } from "./PolicyEvent.check.ts"
@@ -361,6 +361,17 @@ describe("Bulkhead", () => {
       const call = ask("generate", guarded)
       const { exit } = yield* play(Effect.all([call, call, call, call], { concurrency: 4 }))
       assert.deepStrictEqual(exit, Exit.succeed(["ok", "ok", "ok", "ok"]))
+    }).pipe(Effect.provide(layer)),
+  )
+
+  it.effect("may be waited for without end, with no timer", () =>
+    Effect.gen(function* () {
+      const a = stub("a", inTurn(says("first", 1000), says("second")))
+      const guarded = a.provider.pipe(Bulkhead.with({ permits: 1, maxWait: Duration.infinity }))
+      const call = ask("generate", guarded)
+      const { exit, millis, timers } = yield* play(Effect.all([call, call], { concurrency: 2 }))
+      assert.deepStrictEqual(exit, Exit.succeed(["first", "second"]))
+      assert.deepStrictEqual([millis, timers], [1000, 0])
     }).pipe(Effect.provide(layer)),
   )
 

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, type Duration, Effect, Exit, Fiber, Layer, Metric, Schema, Scope, Stream } from "effect"
-import { Chat, LanguageModel, type Prompt } from "effect/ai"
+import { Chat, LanguageModel, type Prompt, Tool } from "effect/ai"
 import { TestClock } from "effect/testing"
 import {
   AiFailure,
@@ -473,6 +473,43 @@ describe("A degradation ladder", () => {
         }),
       )
 
+      it.effect("asks the simpler question of a text without tools: what they have said is gone", () =>
+        Effect.gen(function* () {
+          const asked: Array<readonly [tools: number, choice: unknown, messages: number]> = []
+          const note = (request: LanguageModelFace.Request) =>
+            void asked.push([request.tools.length, request.toolChoice, request.prompt.content.length])
+          const small = Provider.make<LM>({
+            name: "small",
+            model: "small-1",
+            face,
+            generate: (request) => (note(request), says("Noon.").whole),
+            stream: (request) => (note(request), says("Noon.").parts),
+          })
+          const lead = stub("lead", () => overloaded("lead"))
+          const clock = Tool.make("clock", { parameters: Schema.Struct({}), success: Schema.String })
+          const call = { id: "c", name: "clock" } as const
+          const request = LanguageModelFace.request(
+            [
+              { role: "user", content: "How late is it?" },
+              { role: "assistant", content: [{ type: "tool-call", ...call, params: {}, providerExecuted: false }] },
+              { role: "tool", content: [{ type: "tool-result", ...call, isFailure: false, result: "12:00" }] },
+            ],
+            { tools: [clock], toolChoice: "required" },
+          )
+          for (const template of ["Briefly: {prompt}", (prompt: Prompt.Prompt) => prompt]) {
+            const ladder = Degradation.make([
+              Degradation.primary(lead.provider),
+              Degradation.simplified(small, template),
+            ])
+            yield* played(told(kind, ladder, request))
+          }
+          assert.deepStrictEqual(asked, [
+            [0, "none", 1],
+            [1, "required", 3],
+          ])
+        }),
+      )
+
       it.effect("asks the primary the simpler question when no other provider is named", () =>
         Effect.gen(function* () {
           const lead = stub("lead", inTurn(fails(failure("ContextLengthExceeded", "lead")), says("Short.")))
@@ -732,7 +769,7 @@ describe("Ladders that cannot be meant are refused at the door", () => {
   const lead = stub("lead", () => says("by lead")).provider
   const loose = Degradation.make as (rungs: ReadonlyArray<unknown>, options?: unknown) => unknown
   const around = Degradation.with as unknown as (rungs: ReadonlyArray<unknown>) => (self: typeof lead) => unknown
-  const below = Degradation.effect as (effect: unknown, rungs: ReadonlyArray<unknown>) => unknown
+  const below = Degradation.effect as (effect: unknown, rungs: ReadonlyArray<unknown>, options?: unknown) => unknown
   const cases: ReadonlyArray<readonly [name: string, make: () => unknown, message: RegExp]> = [
     ["no rung", () => loose([]), /expected the primary first/],
     ["no primary", () => loose([Degradation.fallback("")]), /expected the primary first/],
@@ -793,8 +830,18 @@ describe("Ladders that cannot be meant are refused at the door", () => {
     ],
     [
       "a cache of requests for an effect",
-      () => below(Effect.void, [Degradation.cache({ scope: "everyone" })]),
+      () => below(Effect.void, [Degradation.cache({ scope: "everyone" })], { name: "work" }),
       /cache: expected a key and a schema for an effect/,
+    ],
+    [
+      "a cache of an effect without a name",
+      () => below(Effect.void, [Degradation.cache({ scope: "everyone", key: "k", schema: Schema.Void })]),
+      /Degradation\.effect\.name: expected a name/,
+    ],
+    [
+      "old values of an effect with an empty name",
+      () => below(Effect.void, [Degradation.stale({ scope: "everyone", key: "k", schema: Schema.Void })], { name: "" }),
+      /Degradation\.effect\.name: expected a name/,
     ],
     [
       "a key without a schema",

@@ -165,6 +165,16 @@ describe("A ladder and its call's deadline", () => {
         }).pipe(Effect.provide(state)),
       )
 
+      it.effect("a fallback that cannot be interrupted is left behind then", () =>
+        Effect.gen(function* () {
+          const stubborn = Degradation.fallback(Effect.uninterruptible(Effect.as(wait(60_000), "Late.")))
+          const ladder = Degradation.make([Degradation.primary(stub("lead", () => hangs).provider), stubborn])
+          const { exit, millis } = yield* play(ask(kind, ladder).pipe(Call.withDeadline("1 second")))
+          const late = expectTag("DeadlineExceeded", failed(exit))
+          assert.deepStrictEqual([late.provider, millis], ["lead", 1250])
+        }),
+      )
+
       it.effect("what a fallback asks itself is asked in calls of its own", () =>
         Effect.gen(function* () {
           const late = stub("late", () => says("Late.", 100))

@@ -1,12 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, DateTime, type Duration, Effect, Exit, Fiber, Schema } from "effect"
+import { Cause, DateTime, type Duration, Effect, Exit, Fiber, Option, Redacted, Schema } from "effect"
 import { TestClock } from "effect/testing"
-import { AnswerCache, Call, Degradation, LlmError, Retry } from "@understudy/core"
+import { AnswerCache, Call, Degradation, LlmError, Retry, Understudy } from "@understudy/core"
 import { assertInOrder, listener } from "./PolicyEvent.check.ts"
 import { expectTag, failed, failure, Foreign, play, settle, wait } from "./stub.ts"
 
 const later = (duration: Duration.Input) => TestClock.adjust(duration)
 const played = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.flatMap(play(self), ({ exit }) => exit)
+/** An equal value of its own, where it can be copied. */
+const copied = (key: unknown): unknown =>
+  DateTime.isDateTime(key) ? key : key instanceof URL ? new URL(key) : structuredClone(key)
 const overloaded = (provider: string) => Effect.fail(failure("Overloaded", provider))
 
 describe("A ladder below an effect", () => {
@@ -15,13 +18,17 @@ describe("A ladder below an effect", () => {
       const down = { primary: false, model: false, simplified: false }
       const rung = (name: keyof typeof down) =>
         Effect.suspend(() => (down[name] ? overloaded(name) : Effect.succeed(`by ${name}`)))
-      const value = Degradation.effect(rung("primary"), [
-        Degradation.cache({ scope: "everyone", timeToLive: "10 minutes", key: "work", schema: Schema.String }),
-        Degradation.model(rung("model")),
-        Degradation.simplified(rung("simplified")),
-        Degradation.stale({ maxAge: "1 hour" }),
-        Degradation.fallback(0),
-      ])
+      const value = Degradation.effect(
+        rung("primary"),
+        [
+          Degradation.cache({ scope: "everyone", timeToLive: "10 minutes", key: "work", schema: Schema.String }),
+          Degradation.model(rung("model")),
+          Degradation.simplified(rung("simplified")),
+          Degradation.stale({ maxAge: "1 hour" }),
+          Degradation.fallback(0),
+        ],
+        { name: "work" },
+      )
       const next = played(Effect.map(value, Degradation.tuple))
       assert.deepStrictEqual(yield* next, ["by primary", "primary"])
       down.primary = true
@@ -72,6 +79,7 @@ describe("A ladder below an effect", () => {
         Degradation.effect(
           Effect.sync(() => `${city} ${++runs}`),
           [Degradation.cache({ scope: "tenant", key: { city }, schema: Schema.String }), Degradation.primary()],
+          { name: "forecast" },
         )
       const of = (city: string, tenant: string) =>
         Effect.map(played(forecast(city).pipe(Call.withCache({ tenant }))), ({ answer }) => answer)
@@ -93,19 +101,103 @@ describe("A ladder below an effect", () => {
       const twice = <A, S extends Degradation.Source, E, R>(ladder: Effect.Effect<Degradation.Answered<A, S>, E, R>) =>
         Effect.andThen(played(ladder), Effect.exit(played(Effect.map(ladder, Degradation.tuple))))
       const scope = "everyone"
+      const name = "once"
 
       const at = DateTime.makeUnsafe("2026-11-20T00:00:00Z")
       const dates = Degradation.cache({ scope, key: "date", schema: Schema.DateTimeUtcFromString })
-      const [date] = yield* yield* twice(Degradation.effect(once(at), [dates]))
+      const [date] = yield* yield* twice(Degradation.effect(once(at), [dates], { name }))
       assert.isTrue(DateTime.Equivalence(date, at))
       const nothings = Degradation.cache({ scope, key: "nothing", schema: Schema.Undefined })
-      assert.deepStrictEqual(yield* yield* twice(Degradation.effect(once(undefined), [nothings])), [undefined, "cache"])
+      assert.deepStrictEqual(yield* yield* twice(Degradation.effect(once(undefined), [nothings], { name })), [
+        undefined,
+        "cache",
+      ])
       // What does not fit its schema is not kept.
       const positive = Schema.Number.check(Schema.isGreaterThan(0))
       const positives = Degradation.cache({ scope, key: "positive", schema: positive })
-      expectTag("Overloaded", failed(yield* twice(Degradation.effect(once(-1), [positives]))))
+      expectTag("Overloaded", failed(yield* twice(Degradation.effect(once(-1), [positives], { name }))))
     }).pipe(Effect.provide(AnswerCache.layerMemory())),
   )
+
+  it.effect("keeps values by what their keys hold, and those of other names apart", () =>
+    Effect.gen(function* () {
+      let runs = 0
+      const runOf = (key: unknown, name = "work") =>
+        Effect.map(
+          Degradation.effect(
+            Effect.sync(() => ++runs),
+            [Degradation.cache({ scope: "everyone", key, schema: Schema.Number }), Degradation.primary()],
+            { name },
+          ),
+          ({ answer }) => answer,
+        )
+      const keys = [
+        1,
+        "1",
+        1n,
+        "1n",
+        Number.NaN,
+        "NaN",
+        new Uint8Array([1]).buffer,
+        new Uint8Array([2]).buffer,
+        "bytes(AQ==)",
+        new Date(0),
+        new Date(1),
+        "1970-01-01T00:00:00.000Z",
+        new URL("https://a.b/"),
+        "https://a.b/",
+        DateTime.makeUnsafe(0),
+        DateTime.makeZonedUnsafe(0, { timeZone: "Europe/Rome" }),
+        DateTime.makeZonedUnsafe(0, { timeZone: "Europe/Oslo" }),
+        new Set([1]),
+        [1],
+        new Map([["a", 1]]),
+        new Map([["a", 2]]),
+        [["a", 1]],
+        { a: 1 },
+        { a: [new Set([1])] },
+      ]
+      for (const [index, key] of keys.entries()) assert.strictEqual(yield* runOf(key), index + 1)
+      for (const [index, key] of keys.entries()) assert.strictEqual(yield* runOf(copied(key)), index + 1)
+      assert.strictEqual(yield* runOf(1, "other work"), keys.length + 1)
+    }).pipe(Effect.provide(AnswerCache.layerMemory())),
+  )
+
+  it("takes no key that others could share: instances of classes, functions, what is redacted", () => {
+    class User {
+      readonly name: string
+      constructor(name: string) {
+        this.name = name
+      }
+      toJSON(): string {
+        return "a user"
+      }
+    }
+    const loop: Record<string, unknown> = {}
+    loop["self"] = loop
+    const schema = Schema.String
+    for (const key of [
+      Redacted.make("alice"),
+      { user: Redacted.make("alice") },
+      [Option.some(Redacted.make("alice"))],
+      new User("alice"),
+      /alice/,
+      new Error("alice"),
+      new DataView(new ArrayBuffer(1)),
+      () => "alice",
+      Symbol("alice"),
+      { toJSON: () => "alice" },
+      loop,
+    ]) {
+      for (const make of [
+        () => Degradation.cache({ scope: "everyone", key, schema }),
+        () => Degradation.stale({ scope: "everyone", key, schema }),
+      ]) {
+        assert.throws(make, /\.key: expected plain data/)
+        assert.throws(make, Understudy.InvalidOptions)
+      }
+    }
+  })
 
   it.effect("does not catch what is no LlmError, nor an InvalidRequest, unless it catches everything", () =>
     Effect.gen(function* () {
@@ -123,6 +215,43 @@ describe("A ladder below an effect", () => {
       }
       const boom = yield* play(Degradation.effect(Effect.die("boom"), rungs, Degradation.everything))
       assert.isTrue(Exit.isFailure(boom.exit) && Cause.hasDies(boom.exit.cause))
+    }),
+  )
+
+  it.effect("waits for no fallback after its time, not even for one that cannot be interrupted", () =>
+    Effect.gen(function* () {
+      let ended = 0
+      const stubborn = Effect.uninterruptible(
+        Effect.andThen(
+          wait(60_000),
+          Effect.sync(() => ++ended),
+        ),
+      )
+      const value = Degradation.effect(
+        Effect.never.pipe(
+          Effect.timeoutOrElse({
+            duration: "1 second",
+            orElse: () => Effect.fail(failure("DeadlineExceeded", "lead")),
+          }),
+        ),
+        [Degradation.fallback(stubborn)],
+      )
+      const { exit, millis } = yield* play(value.pipe(Call.withDeadline("1 second")))
+      expectTag("DeadlineExceeded", failed(exit))
+      assert.deepStrictEqual([millis, ended], [1250, 0])
+    }),
+  )
+
+  it.effect("whose caller leaves stops its fallback", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      const fallback = Effect.never.pipe(Effect.onInterrupt(() => Effect.sync(() => void log.push("stopped"))))
+      const value = Degradation.effect(overloaded("lead"), [Degradation.fallback(fallback)])
+      const fiber = yield* Effect.forkChild(value.pipe(Call.withDeadline("1 second")))
+      yield* settle
+      yield* Fiber.interrupt(fiber)
+      log.push("left")
+      assert.deepStrictEqual(log, ["stopped", "left"])
     }),
   )
 

@@ -98,6 +98,7 @@ export class Model {
 
   /** How a candidate is. */
   one(composition: string, candidate: string): string {
+    if (!this.knows(composition, candidate)) return "nobody"
     const declared = this.last(composition, candidate, "declared")
     const { contextWindow, enabled, price, priority, tags, weight } = this.holds(composition, candidate, declared)
     const holds = { priority, enabled, contextWindow, weight, price, tags }

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Layer, Random, Schema, Scope, Stream } from "effect"
 import { LanguageModel } from "effect/ai"
 import {
+  Bulkhead,
   Call,
   CircuitBreaker,
   Degradation,
@@ -22,6 +23,7 @@ import {
 import { listener } from "./PolicyEvent.check.ts"
 import {
   ask,
+  end,
   expectTag,
   failed,
   fails,
@@ -41,6 +43,7 @@ import {
   streams,
   stub,
   textOf,
+  timed,
   wait,
 } from "./stub.ts"
 
@@ -336,7 +339,7 @@ describe("A call", () => {
       assert.strictEqual(said((yield* tagged("fast", "eu")).exit), "c")
       assert.strictEqual(said((yield* tagged("us")).exit), "AllProvidersFailed")
       // Whoever requires more inside does not give up what is required around.
-      const both = ask("generate", provider).pipe(Call.requireTags("fast"), Call.requireTags("eu"))
+      const both = ask("generate", provider).pipe(Call.requireTags("eu"), Call.requireTags("fast"))
       assert.strictEqual(said((yield* play(both)).exit), "c")
       const stream = Stream.runCollect(Call.stream({ tags: ["eu"] })(provider.stream(question)))
       assert.strictEqual(textOf(yield* stream), "b")
@@ -416,7 +419,7 @@ describe("The status", () => {
       assert.deepInclude(asked, { inFlight: 1, latency: {} })
       assert.deepInclude(streaming, {
         inFlight: 1,
-        latency: { answer: Duration.millis(1000 * Math.exp(-100 / 300_000)) },
+        latency: { answer: Duration.millis(Math.round(1000 * Math.exp(-100 / 300_000))) },
       })
       // The stream broke after its first content, and then an attempt failed: that is as bad as the longest it may take.
       assert.strictEqual(after?.inFlight, 0)
@@ -468,6 +471,63 @@ describe("The status", () => {
     }).pipe(withDirectory),
   )
 
+  it.effect("takes attempts of others in the same call for their own", () =>
+    Effect.gen(function* () {
+      const a = stub("a", () => fails(failure("Overloaded")))
+      const c = stub("c", () => says("c", 2000))
+      const ladder = Degradation.make([
+        Degradation.primary(Failover.make([a.provider], { name: "answers" })),
+        Degradation.model(c.provider),
+      ])
+      assert.strictEqual(said((yield* play(ask("generate", ladder))).exit), "c")
+      const status = yield* one("a")
+      assert.deepStrictEqual([status.answeredAt, status.inFlight], [undefined, 0])
+      assert.deepStrictEqual(status.lastFailure, { failure: "Overloaded", at: 0 })
+    }).pipe(withDirectory),
+  )
+
+  it.effect(
+    "measures a composition that is a candidate as a whole, but not when a limit keeps it from being asked",
+    () =>
+      Effect.gen(function* () {
+        const b = stub("b", () => streams(timed([0, start], [3000, say("b")], [5000, end])))
+        const inner = Failover.make([stub("a", () => fails(failure("Overloaded"), 1000)).provider, b.provider], {
+          name: "inner",
+        })
+        const provider = Failover.make([inner.pipe(Bulkhead.with({ permits: 1, queue: 0 }))], { name: "answers" })
+        for (const kind of kinds) {
+          yield* play(
+            Effect.gen(function* () {
+              const first = yield* Effect.forkChild(ask(kind, provider))
+              yield* wait(500)
+              assert.strictEqual(said(yield* Effect.exit(ask(kind, provider))), "AllProvidersFailed")
+              yield* wait(4000)
+              // The stream has begun, and runs on.
+              assert.strictEqual((yield* one("inner")).inFlight, 1)
+              assert.strictEqual((yield* one("b")).inFlight, 1)
+              yield* Fiber.join(first)
+            }),
+          )
+        }
+        const status = yield* one("inner")
+        assert.isUndefined(status.lastFailure)
+        assert.strictEqual(status.inFlight, 0)
+        assert.closeTo(Duration.toMillis(status.latency.firstContent!), 4000 * Math.exp(-2 / 300), 1)
+        assert.strictEqual((yield* one("a")).lastFailure?.failure, "Overloaded")
+        assert.closeTo(Duration.toMillis((yield* one("b")).latency.firstContent!), 3000 * Math.exp(-2 / 300), 1)
+      }).pipe(Effect.provide([Directory.layer, Bulkhead.layer])),
+  )
+
+  it.effect("takes it that an attempt that was cut short takes so long at least, whoever cut it", () =>
+    Effect.gen(function* () {
+      const a = stub("a", () => hangs).provider.pipe(Timeouts.with({ attempt: "60 seconds" }))
+      const provider = Failover.make([a, well("b").provider.pipe(Timeouts.with())], { name: "answers" })
+      yield* play(ask("generate", provider).pipe(Call.withDeadline("4 seconds")))
+      assert.deepStrictEqual((yield* one("a")).latency.answer, Duration.seconds(2))
+      assert.strictEqual((yield* one("a")).lastFailure?.failure, "TimedOut")
+    }).pipe(withDirectory),
+  )
+
   it.effect("says of failures that are not of the union, and of defects, that they are failures", () =>
     Effect.gen(function* () {
       const a = stub("a", inTurn(fails(new Foreign()), { whole: Effect.die("a bug"), parts: Stream.empty }))
@@ -503,6 +563,8 @@ describe("The status", () => {
       assert.isFalse((yield* one("c")).ready)
       // Whoever is watched only is asked all the same.
       yield* circuits.disable("a/a-1")
+      yield* Effect.exit(ask("generate", provider))
+      assert.deepInclude((yield* one("a")).circuit, { state: "open", mode: "shadow" })
       assert.isTrue((yield* one("a")).ready)
     }).pipe(Effect.provide(Understudy.layer)),
   )

@@ -240,68 +240,72 @@ const play = (
 }
 
 describe("A directory", () => {
-  it("undisturbed by changes, calls ask whom they saw when they came, in 1,000 random crowds", () => {
-    const reached = new Map<string, number>()
-    const sequences = deep(1000)
-    for (let seed = 0; seed < sequences; seed++) {
-      const r = random(seed)
-      const plans = Array.from({ length: r.int(3, 12) }, () => anyPlan(r))
-      const changes = Array.from({ length: r.int(3, 15) }, () => anyChange(r))
-      const looks = Array.from({ length: 4 }, () => time(r, 120_000))
-      const order = r.pick(["priority", "priority", "weight", "latency", "cost"] as const)
-      const played = play(plans, changes, looks, order, r.int(4, 60))
-      const where = `seed ${seed}, by ${order}`
-      assert.deepStrictEqual(played.wrong, [], where)
-      assert.strictEqual(played.left, 0, where)
-      assert.deepStrictEqual(
-        played.status.map(({ inFlight }) => inFlight),
-        names.map(() => 0),
-        where,
-      )
-      const states = new Set<string>([order])
-      for (const [index, plan] of plans.entries()) {
-        const fate = played.fates[index]!
-        const expected = foretold(plan, changes)
-        if (order === "priority" || order === "cost") {
-          assert.deepStrictEqual(
-            { ...fate, over: Math.round(fate.over) },
-            { ...expected, over: Math.round(expected.over) },
-            where,
-          )
-        }
-        const allowed = allowedAt(changes, plan.comes)
-        const priorities = fate.asked.map((name) => allowed.find((one) => one.name === name)?.priority ?? -1)
-        // Whoever was disabled when it came was not asked, and nobody before one of a lower number.
-        assert.isTrue(
-          priorities.every((priority, n) => priority >= (priorities[n - 1] ?? 0)),
+  it(
+    "undisturbed by changes, calls ask whom they saw when they came, in 1,000 random crowds",
+    () => {
+      const reached = new Map<string, number>()
+      const sequences = deep(1000)
+      for (let seed = 0; seed < sequences; seed++) {
+        const r = random(seed)
+        const plans = Array.from({ length: r.int(3, 12) }, () => anyPlan(r))
+        const changes = Array.from({ length: r.int(3, 15) }, () => anyChange(r))
+        const looks = Array.from({ length: 4 }, () => time(r, 120_000))
+        const order = r.pick(["priority", "priority", "weight", "latency", "cost"] as const)
+        const played = play(plans, changes, looks, order, r.int(4, 60))
+        const where = `seed ${seed}, by ${order}`
+        assert.deepStrictEqual(played.wrong, [], where)
+        assert.strictEqual(played.left, 0, where)
+        assert.deepStrictEqual(
+          played.status.map(({ inFlight }) => inFlight),
+          names.map(() => 0),
           where,
         )
-        assert.strictEqual(new Set(fate.asked).size, fate.asked.length, where)
-        states.add(fate.how.split(" ")[0]!)
-        const changed = changes.some(
-          ({ at, candidate }) => at > plan.comes && at < fate.over && fate.asked.includes(names[candidate]!),
-        )
-        if (changed) states.add("changed under way")
-        const allowedThen = new Set(allowedAt(changes, fate.over).map(({ name }) => name))
-        if (fate.asked.some((name) => !allowedThen.has(name))) states.add("disabled under way")
+        const states = new Set<string>([order])
+        for (const [index, plan] of plans.entries()) {
+          const fate = played.fates[index]!
+          const expected = foretold(plan, changes)
+          if (order === "priority" || order === "cost") {
+            assert.deepStrictEqual(
+              { ...fate, over: Math.round(fate.over) },
+              { ...expected, over: Math.round(expected.over) },
+              where,
+            )
+          }
+          const allowed = allowedAt(changes, plan.comes)
+          const priorities = fate.asked.map((name) => allowed.find((one) => one.name === name)?.priority ?? -1)
+          // Whoever was disabled when it came was not asked, and nobody before one of a lower number.
+          assert.isTrue(
+            priorities.every((priority, n) => priority >= (priorities[n - 1] ?? 0)),
+            where,
+          )
+          assert.strictEqual(new Set(fate.asked).size, fate.asked.length, where)
+          states.add(fate.how.split(" ")[0]!)
+          const changed = changes.some(
+            ({ at, candidate }) => at > plan.comes && at < fate.over && fate.asked.includes(names[candidate]!),
+          )
+          if (changed) states.add("changed under way")
+          const allowedThen = new Set(allowedAt(changes, fate.over).map(({ name }) => name))
+          if (fate.asked.some((name) => !allowedThen.has(name))) states.add("disabled under way")
+        }
+        for (const event of played.told) if (event.event === "CandidateChanged") states.add("told")
+        for (const state of states) reached.set(state, (reached.get(state) ?? 0) + 1)
       }
-      for (const event of played.told) if (event.event === "CandidateChanged") states.add("told")
-      for (const state of states) reached.set(state, (reached.get(state) ?? 0) + 1)
-    }
-    for (const [state, least] of Object.entries({
-      priority: 0.3,
-      weight: 0.1,
-      latency: 0.1,
-      cost: 0.1,
-      answered: 0.9,
-      left: 0.5,
-      died: 0.1,
-      AllProvidersFailed: 0.3,
-      "changed under way": 0.5,
-      "disabled under way": 0.3,
-      told: 0.9,
-    })) {
-      assert.isAtLeast((reached.get(state) ?? 0) / sequences, least, state)
-    }
-  })
+      for (const [state, least] of Object.entries({
+        priority: 0.3,
+        weight: 0.1,
+        latency: 0.1,
+        cost: 0.1,
+        answered: 0.9,
+        left: 0.5,
+        died: 0.1,
+        AllProvidersFailed: 0.3,
+        "changed under way": 0.5,
+        "disabled under way": 0.3,
+        told: 0.9,
+      })) {
+        assert.isAtLeast((reached.get(state) ?? 0) / sequences, least, state)
+      }
+    },
+    deep(60_000),
+  )
 })

@@ -10,6 +10,9 @@ import { HttpServer } from "effect/http"
 import * as Http from "node:http"
 import type { AddressInfo } from "node:net"
 
+/** What a 401 says of how to authenticate. */
+export const challenge = 'Bearer realm="service"'
+
 /** What no client may ever read. */
 export const planted = {
   provider: "planted-provider",

@@ -3,7 +3,7 @@ import { AiFailure, FailureMode, HttpErrorResponse, LlmError, Understudy } from 
 import { Cause, Context, Duration, Effect, ErrorReporter, Layer, ManagedRuntime } from "effect"
 import { AiError } from "effect/ai"
 import { inspect } from "node:util"
-import { cases, type Line, planted, remember, remembering, serveNode } from "./HttpErrorResponse.cases.ts"
+import { cases, challenge, type Line, planted, remember, remembering, serveNode } from "./HttpErrorResponse.cases.ts"
 import { failure, Foreign, random, seconds } from "./stub.ts"
 
 const url = "http://service.test/v1/ask?key=planted-key"
@@ -29,6 +29,7 @@ describe("HttpErrorResponse.of", () => {
         "content-type": "application/json",
         "cache-control": "no-store",
         ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),
+        ...(status === 401 ? { "www-authenticate": challenge } : {}),
       })
       assert.deepStrictEqual(made.body, {
         error: {
@@ -129,9 +130,11 @@ describe("Operators' own keys", () => {
       new LlmError.PermissionDenied({ provider: "openai" }),
       new LlmError.ModelNotFound({ provider: "openai" }),
     ]) {
-      const { body, status } = HttpErrorResponse.of(failure, { failureModes })
+      const { body, headers, status } = HttpErrorResponse.of(failure, { failureModes })
       assert.strictEqual(status, 500)
       assert.strictEqual(body.error.type, "unknown")
+      // Nobody is asked to authenticate either.
+      assert.isUndefined(headers["www-authenticate"])
       assert.deepStrictEqual(body, HttpErrorResponse.of(new LlmError.UnknownFailure({ provider: "a" })).body)
     }
   })
@@ -144,8 +147,9 @@ describe("Operators' own keys", () => {
   })
 
   it("are not those that come with a call", () => {
-    const { body, status } = HttpErrorResponse.of(brought, { failureModes })
+    const { body, headers, status } = HttpErrorResponse.of(brought, { failureModes })
     assert.strictEqual(status, 401)
+    assert.strictEqual(headers["www-authenticate"], challenge)
     assert.strictEqual(body.error.type, "authentication")
     assert.include(body.error.message, "came with the request")
   })
@@ -315,6 +319,25 @@ describe("The line of the log", () => {
     assert.strictEqual(path(`/${"a".repeat(100_000)}`)!.length, 256)
   })
 
+  it("has no name and password of an address, with or without its scheme, and keeps an @ of the path", () => {
+    const path = (path: string) => HttpErrorResponse.line(failure("TimedOut"), { path }).fields.path
+    const long = "a".repeat(5000)
+    for (const address of [
+      "//user:planted@host/p",
+      "///user:planted@host/p",
+      "\\\\user:planted@host/p",
+      "https:////user:planted@host/p",
+      "https:user:planted@host/p",
+      "user:planted@host/p",
+      `//user:planted${long}@host/p`,
+      `https://user:planted${long}@host/p`,
+    ]) {
+      assert.strictEqual(path(address), "/p", address.slice(0, 40))
+    }
+    assert.strictEqual(path("//user:planted@host"), "/")
+    for (const same of ["/@ada/posts", "/a/b@c", "//double/slash"]) assert.strictEqual(path(same), same)
+  })
+
   it("names all models that a composition asked", () => {
     const all = new LlmError.AllProvidersFailed({
       provider: "a | b",
@@ -386,6 +409,58 @@ describe("Whatever was raised", () => {
         path: "/v1/ask",
       })
     }
+  })
+})
+
+describe("What cannot even be looked at", () => {
+  const boom = (): never => {
+    throw new Error("planted")
+  }
+  const revoked = (): unknown => {
+    const { proxy, revoke } = Proxy.revocable({}, {})
+    revoke()
+    return proxy
+  }
+  /** A failure until somebody wants to know more of it than its tag. */
+  const turncoat = new Proxy(failure("RateLimited"), {
+    get: (target, name) => (name === "_tag" ? target._tag : boom()),
+  })
+  const hostile = {
+    "a revoked proxy": revoked(),
+    "a proxy that throws": new Proxy({}, { get: boom, has: boom, getPrototypeOf: boom }),
+    "a cause of one": Cause.fail(revoked()),
+    "a failure that throws": turncoat,
+  }
+
+  for (const [what, raised] of Object.entries(hostile)) {
+    it(`is answered as unknown without effects: ${what}`, async () => {
+      const lines: Array<Line> = []
+      const response = HttpErrorResponse.toResponse(raised, request(), { log: remember(lines) })
+      assert.strictEqual(response.status, 500)
+      const error = await errorIn(response)
+      assert.strictEqual(error["type"], "unknown")
+      everywhere("planted", error, lines)
+      assert.deepStrictEqual(
+        lines.map(({ fields }) => fields["error_type"]),
+        ["unknown"],
+      )
+    })
+
+    it(`is answered as unknown by a handler: ${what}`, async () => {
+      const lines: Array<Line> = []
+      const GET = HttpErrorResponse.handler(() => Effect.fail(raised), {
+        runtime: ManagedRuntime.make(remembering(lines)),
+      })
+      const response = await GET(request())
+      assert.strictEqual(response.status, 500)
+      assert.strictEqual((await errorIn(response))["type"], "unknown")
+      assert.lengthOf(lines, 1)
+    })
+  }
+
+  it("hides no failure behind it in the same cause", () => {
+    const cause = Cause.fromReasons([Cause.makeDieReason(revoked()), Cause.makeFailReason(failure("Overloaded"))])
+    assert.strictEqual(HttpErrorResponse.failureOf(cause)?._tag, "Overloaded")
   })
 })
 
@@ -562,6 +637,31 @@ describe("HttpErrorResponse.handler", () => {
     assert.isTrue(interrupted)
     assert.deepStrictEqual(lines, [])
   })
+})
+
+describe("HttpErrorResponse.handler never rejects", () => {
+  const GET = HttpErrorResponse.handler(() => Effect.fail(failure("TimedOut")), {
+    runtime: ManagedRuntime.make(remembering([])),
+  })
+  const stopped = HttpErrorResponse.handler(() => Effect.interrupt)
+
+  for (const [what, odd] of Object.entries({
+    "has no signal": { url, headers: new Headers() },
+    "has null for a signal": { url, signal: null },
+    "has a signal that is none": { url, signal: {} },
+    "throws when its signal is looked at": {
+      get signal(): never {
+        throw new Error("planted")
+      },
+    },
+    "is not there": undefined,
+  })) {
+    it(`for a request that ${what}`, async () => {
+      assert.strictEqual((await GET(odd as unknown as Request)).status, 504)
+      // The one that asks whether the client went.
+      assert.strictEqual((await stopped(odd as unknown as Request)).status, 503)
+    })
+  }
 })
 
 describe("Options that cannot be meant", () => {

@@ -16,6 +16,7 @@ import express from "express"
 import { Hono } from "hono"
 import {
   cases,
+  challenge,
   type Line,
   named,
   planted,
@@ -144,6 +145,7 @@ for (const [framework, start] of Object.entries(servers)) {
         assert.strictEqual(response.headers.get("content-type"), "application/json")
         assert.strictEqual(response.headers.get("cache-control"), "no-store")
         assert.strictEqual(response.headers.get("retry-after"), retryAfter === undefined ? null : String(retryAfter))
+        assert.strictEqual(response.headers.get("www-authenticate"), status === 401 ? challenge : null)
         const { error } = JSON.parse(text)
         assert.isAbove(error.message.length, 20)
         assert.deepStrictEqual(JSON.parse(text), {
@@ -181,6 +183,7 @@ for (const [framework, start] of Object.entries(servers)) {
         assert.strictEqual(response.status, status)
         assert.strictEqual(response.headers.get("content-type"), "application/problem+json")
         assert.strictEqual(response.headers.get("retry-after"), retryAfter === undefined ? null : String(retryAfter))
+        assert.strictEqual(response.headers.get("www-authenticate"), status === 401 ? challenge : null)
         const { detail, title } = JSON.parse(text)
         assert.isAbove(title.length, 5)
         assert.isAbove(detail.length, 20)

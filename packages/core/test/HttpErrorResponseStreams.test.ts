@@ -9,7 +9,7 @@ import {
   LanguageModelFace,
   LlmError,
 } from "@understudy/core"
-import { Cause, Deferred, Effect, Layer, ManagedRuntime, Scope, Stream } from "effect"
+import { Cause, Deferred, Effect, Fiber, Layer, ManagedRuntime, Scope, Stream } from "effect"
 import { HttpRouter } from "effect/http"
 import express from "express"
 import { pipeline } from "node:stream/promises"
@@ -259,6 +259,9 @@ for (const [server, serve] of Object.entries(servers)) {
 // Without a server
 // ---------------------------------------------------------------------------
 
+/** What clients read when the service itself did not go on. */
+const stoppedHere = new LlmError.StreamInterrupted({ provider: "service", committed: true })
+
 const textOf = <R>(body: Stream.Stream<Uint8Array, never, R>) => Stream.mkString(Stream.decodeText(body))
 
 describe("HttpErrorStream.body", () => {
@@ -295,19 +298,156 @@ describe("HttpErrorStream.body", () => {
     }).pipe(Effect.provide([FailureMode.layer(FailureMode.operatorOwned), remembering([])])),
   )
 
-  it.effect("stays interrupted when it is interrupted", () =>
-    Effect.gen(function* () {
+  it.effect("tells of what was interrupted inside of it, with a line of the log", () => {
+    const lines: Array<Line> = []
+    const inside = Stream.fromEffect(Effect.flatMap(Effect.forkChild(Effect.interrupt), Fiber.join))
+    return Effect.gen(function* () {
+      for (const stopped of [inside, Stream.fromEffect(Effect.interrupt)]) {
+        lines.length = 0
+        const text = yield* textOf(
+          HttpErrorStream.body(Stream.concat(Stream.make("data: 1\n\n"), stopped), { dialect: "sse" }),
+        )
+        assert.strictEqual(text, `data: 1\n\n${HttpErrorStream.event(stoppedHere, "sse")}`)
+        assert.deepStrictEqual(
+          failed(lines).map(({ fields, level }) => [level, fields["error_type"], fields["status"]]),
+          [["Warn", "stream_interrupted", 200]],
+        )
+      }
+    }).pipe(Effect.provide(remembering(lines)))
+  })
+
+  it.effect("stays interrupted when whoever reads it is, and writes no line", () => {
+    const lines: Array<Line> = []
+    return Effect.gen(function* () {
       const begun = yield* Deferred.make<void>()
-      const exit = yield* Stream.make("a").pipe(
-        Stream.concat(
-          Stream.drain(Stream.fromEffect(Effect.andThen(Deferred.succeed(begun, undefined), Effect.interrupt))),
-        ),
-        (source) => Stream.runCollect(HttpErrorStream.body(source, { dialect: "sse" })),
-        Effect.exit,
+      const read: Array<Uint8Array> = []
+      const source = Stream.concat(
+        Stream.make("a"),
+        Stream.drain(Stream.fromEffect(Effect.andThen(Deferred.succeed(begun, undefined), Effect.never))),
       )
+      const reader = yield* Effect.forkChild(
+        Stream.runForEach(HttpErrorStream.body(source, { dialect: "sse" }), (bytes) =>
+          Effect.sync(() => read.push(bytes)),
+        ),
+      )
+      yield* Deferred.await(begun)
+      yield* Fiber.interrupt(reader)
+      const exit = yield* Fiber.await(reader)
       assert.isTrue(exit._tag === "Failure" && Cause.hasInterruptsOnly(exit.cause))
-    }),
-  )
+      assert.lengthOf(read, 1)
+      assert.deepStrictEqual(failed(lines), [])
+    }).pipe(Effect.provide(remembering(lines)))
+  })
+})
+
+describe("A web Response whose request is aborted while it streams", () => {
+  /** A stream that goes silent behind its first element, and a response of it. */
+  const silent = async (signal: AbortSignal, dialect: HttpErrorStream.Dialect = "sse", first = "data: 1\n\n") => {
+    const lines: Array<Line> = []
+    const running = { now: 0 }
+    const held = Effect.acquireRelease(
+      Effect.sync(() => running.now++),
+      () => Effect.sync(() => running.now--),
+    )
+    const source = Stream.unwrap(Effect.as(held, Stream.concat(Stream.make(first), Stream.never)))
+    const request = { url: "/ask", headers: { "x-request-id": "req-1" }, signal }
+    const response = await Effect.runPromise(
+      HttpErrorStream.toResponse(source, { dialect, request }).pipe(Effect.provide(remembering(lines))),
+    )
+    return { lines, running, reader: response.body!.pipeThrough(new TextDecoderStream()).getReader() }
+  }
+  const rest = async (reader: ReadableStreamDefaultReader<string>): Promise<string> => {
+    let text = ""
+    for (;;) {
+      const { done, value } = await reader.read()
+      if (done) return text
+      text += value
+    }
+  }
+  const requestId = "req-1"
+
+  for (const dialect of dialects) {
+    it(`ends with an error event and never cleanly, in the dialect ${dialect}`, async () => {
+      const controller = new AbortController()
+      const { lines, reader, running } = await silent(controller.signal, dialect, written[dialect].part("To be"))
+      assert.strictEqual((await reader.read()).value, written[dialect].part("To be"))
+      controller.abort()
+      assert.strictEqual(await rest(reader), HttpErrorStream.event(stoppedHere, dialect, { requestId }))
+      await eventually(() => running.now === 0)
+      // It may be that the client went, which is no failure.
+      assert.deepStrictEqual(failed(lines), [])
+    })
+  }
+
+  it("says that it took too long when the signal is that of a timeout, with a line of the log", async () => {
+    const { lines, reader } = await silent(AbortSignal.timeout(20))
+    const late = new LlmError.DeadlineExceeded({ provider: "service" })
+    assert.strictEqual(await rest(reader), `data: 1\n\n${HttpErrorStream.event(late, "sse", { requestId })}`)
+    await eventually(() => failed(lines).length > 0)
+    assert.deepStrictEqual(
+      failed(lines).map(({ fields }) => fields),
+      [
+        {
+          error_type: "deadline_exceeded",
+          provider: "service",
+          retryable: true,
+          status: 200,
+          path: "/ask",
+          request_id: "req-1",
+        },
+      ],
+    )
+  })
+
+  it("says what failed when the reason of the signal is a failure, and begins its event on a line of its own", async () => {
+    const controller = new AbortController()
+    const { lines, reader } = await silent(controller.signal, "sse", 'data: {"te')
+    await reader.read()
+    controller.abort(cases.Overloaded.failure)
+    const event = HttpErrorStream.event(cases.Overloaded.failure, "sse", { requestId })
+    assert.strictEqual(await rest(reader), `\n\n${event}`)
+    await eventually(() => failed(lines).length === 1)
+  })
+
+  it("is interrupted though nobody reads it", async () => {
+    const controller = new AbortController()
+    const { running } = await silent(controller.signal)
+    assert.strictEqual(running.now, 1)
+    controller.abort()
+    await eventually(() => running.now === 0)
+  })
+
+  it("tells of an abort that came before it was made", async () => {
+    const { reader, running } = await silent(AbortSignal.abort())
+    assert.strictEqual(await rest(reader), HttpErrorStream.event(stoppedHere, "sse", { requestId }))
+    await eventually(() => running.now === 0)
+  })
+
+  it("stays whole when all of it was there before", async () => {
+    const controller = new AbortController()
+    const request = { signal: controller.signal }
+    const parts = ["data: 1\n\n", "data: [DONE]\n\n"]
+    const response = await Effect.runPromise(
+      HttpErrorStream.toResponse(Stream.fromIterable(parts), { dialect: "openai", request }),
+    )
+    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
+    assert.strictEqual((await reader.read()).value, parts[0])
+    assert.strictEqual((await reader.read()).value, parts[1])
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    controller.abort()
+    assert.strictEqual(await rest(reader), "")
+  })
+
+  it("is interrupted when its body is cancelled, and an abort behind that says nothing", async () => {
+    const controller = new AbortController()
+    const { lines, reader, running } = await silent(controller.signal)
+    await reader.read()
+    await reader.cancel()
+    await eventually(() => running.now === 0)
+    controller.abort(cases.Overloaded.failure)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    assert.deepStrictEqual(failed(lines), [])
+  })
 })
 
 describe("HttpErrorStream.open", () => {

@@ -324,6 +324,8 @@ describe("Extraction", () => {
 
     it("of candidates and of work", () => {
       assert.strictEqual(limited('{"a": 1} '.repeat(5), { maxCandidates: 4 }).limit, "maxCandidates")
+      const cited = `${"as in [1], ".repeat(20)} {"a": 1}`
+      assert.deepStrictEqual(found(JsonExtraction.extract(cited, { limits: { maxCandidates: 4 } })).json, { a: 1 })
       assert.strictEqual(limited(`{"a": "${'x", '.repeat(1000)}`, { maxWork: 1000 }).limit, "maxWork")
     })
 
@@ -366,7 +368,9 @@ describe("Extraction", () => {
     assert.deepStrictEqual(copy, json)
     assert.strictEqual(JSON.stringify(copy), JSON.stringify(json))
     const deep = JSON.parse("[".repeat(50_000) + "]".repeat(50_000)) as unknown
-    assert.strictEqual(JsonExtraction.copy(deep) instanceof Array, true)
+    let depth = 0
+    for (let node = JsonExtraction.copy(deep); Array.isArray(node); node = node[0] as unknown) depth++
+    assert.strictEqual(depth, 50_000)
   })
 })
 

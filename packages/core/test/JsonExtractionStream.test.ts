@@ -61,7 +61,7 @@ describe("A parser", () => {
   })
 
   it("shows only what can be the answer by its schema", () => {
-    assert.deepStrictEqual(shown({ schema: Order }, '["a", "b"] {"id": 1, ', '"lines": [{"item": "p'), [
+    assert.deepStrictEqual(shown({ schema: Order }, '["a", "b"] {"id": 1, "l', 'ines": [{"item": "p'), [
       { id: 1 },
       { id: 1, lines: [{ item: "p" }] },
     ])
@@ -69,6 +69,14 @@ describe("A parser", () => {
       undefined,
       undefined,
       ["z"],
+    ])
+  })
+
+  it("shows a string before it is known that it ends there", () => {
+    assert.deepStrictEqual(shown({}, '{"a": "x", "b', '": "y"', ', "c'), [
+      { a: "x" },
+      { a: "x", b: "y" },
+      { a: "x", b: "y" },
     ])
   })
 
@@ -99,7 +107,7 @@ describe("A parser", () => {
       { path: ["lines", 0, "count"], expected: "an integer" },
     ])
     assert.lengthOf(issues(' {"item": "SECRET"'), 2)
-    const after = issues('}], "placed": "SECRET", ')
+    const after = issues('}], "placed": "SECRET", "x":')
     assert.deepStrictEqual(after.slice(2), [
       { path: ["lines", 2, "count"], expected: "this key to be there" },
       { path: ["placed"], expected: "a valid Date" },

@@ -6,6 +6,7 @@ import {
   EmbeddingModelFace,
   Face,
   Failover,
+  type LanguageModelFace,
   type LlmError,
   RateLimit,
   Retry,
@@ -59,6 +60,8 @@ const used = (input: number, output: number, afterMillis: number): Reply<never> 
     parts: Stream.concat(Stream.make(say("used")), Stream.fromEffect(Effect.as(wait(afterMillis), last))),
   }
 }
+
+type Part = LanguageModelFace.Part
 
 const minute = 60_000
 
@@ -532,6 +535,19 @@ describe("RateLimit", () => {
           assert.deepStrictEqual(yield* said(none, false), [99, 100_000 - tokens])
           assert.deepStrictEqual(yield* said(none), [0, 0])
         }
+      }).pipe(Effect.provide(layer)),
+    )
+
+    it.effect("and gives nothing back beyond that at the end of a stream, but what has come back since", () =>
+      Effect.gen(function* () {
+        const last = { ...end, usage: { inputTokens: { total: 10 }, outputTokens: { total: 10 } } }
+        const parts = Stream.concat(
+          Stream.make<Array<Part>>(left({ tokens: { remaining: 600 } }), say("a")),
+          Stream.fromEffect(Effect.as(wait(6000), last)),
+        )
+        const a = stub("a", () => streams(parts))
+        yield* play(ask("stream", a.provider.pipe(RateLimit.with({ tokensPerMinute: 4000, key: "k" }))))
+        assert.deepStrictEqual(yield* available("k"), [600 + 400])
       }).pipe(Effect.provide(layer)),
     )
 

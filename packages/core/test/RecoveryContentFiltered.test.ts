@@ -251,6 +251,18 @@ for (const kind of kinds) {
       }),
     )
 
+    it.effect("gives a step up at the deadline that cannot be interrupted", () =>
+      Effect.gen(function* () {
+        const a = model("a", () => fails(refusal("a")))
+        const stubborn = Recovery.step("stubborn", () =>
+          Effect.uninterruptible(Effect.as(wait(60_000), Prompt.make("x"))),
+        )
+        const recovered = a.provider.pipe(Recovery.contentFiltered({ steps: [stubborn] }))
+        const { exit, millis } = yield* play(asks(kind, recovered, question).pipe(Call.withDeadline("1 second")))
+        assert.deepStrictEqual([said(exit), millis, a.requests.length], ["ContentFiltered", 1000, 1])
+      }),
+    )
+
     it.effect("that is interrupted asks nobody again", () =>
       Effect.gen(function* () {
         const a = model("a", (_, attempt) => (attempt === 1 ? fails(refusal("a")) : hangs))

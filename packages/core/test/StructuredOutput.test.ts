@@ -271,8 +271,49 @@ describe("StructuredOutput", () => {
         }),
     )
 
+    it.effect("again when another text without JSON comes, or another cut one, which is allowed ever more", () =>
+      Effect.gen(function* () {
+        const prose = candidate("a", text("hello there"), text("well, maybe later"), text(good))
+        assert.strictEqual(said(yield* prose.provider.pipe(StructuredOutput.with()).generate(json)), good)
+        const cut = (n: number) => text(`{"item":"tea","note":"${"x".repeat(n)}`, "length")
+        const { asked, provider } = candidate("a", cut(5), cut(9), text(good))
+        yield* provider
+          .pipe(StructuredOutput.with())
+          .generate(json)
+          .pipe(Call.withParameters({ maxTokens: 100 }))
+        assert.deepStrictEqual(
+          asked.map(({ maxTokens }) => maxTokens),
+          [100, 200, 400],
+        )
+      }),
+    )
+
+    it.effect("when the model is only polite", () =>
+      Effect.gen(function* () {
+        for (const polite of [
+          "Apologies! Here's the order:\n item: tea",
+          "Sorry for the delay, the value is in the next message",
+          "I have put the order together for you.",
+        ]) {
+          const { asked, provider } = candidate("a", text(polite), text(good))
+          assert.strictEqual(said(yield* provider.pipe(StructuredOutput.with()).generate(json)), good)
+          assert.strictEqual(asked.length, 2)
+        }
+      }),
+    )
+
     it.effect("not when the model declines in words", () =>
       Effect.gen(function* () {
+        for (const declines of [
+          "I cannot do that.",
+          "I'm unable to process orders.",
+          "Unfortunately, I won’t be able to take this order.",
+          "Sorry. As a model I must decline to answer.",
+        ]) {
+          const { asked, provider } = candidate("a", text(declines), text(good))
+          yield* Effect.flip(provider.pipe(StructuredOutput.with()).generate(json))
+          assert.strictEqual(asked.length, 1, declines)
+        }
         const { asked, provider } = candidate("a", text("I'm sorry, but I can't help with that."), text(good))
         const failed = yield* Effect.flip(provider.pipe(StructuredOutput.with()).generate(json))
         assert.strictEqual(expectTag("InvalidResponse", failed).reason, "refusal")
@@ -370,6 +411,32 @@ describe("StructuredOutput", () => {
       }),
     )
 
+    it.effect("judges who answers in the place of one that judges for itself and failed", () =>
+      Effect.gen(function* () {
+        for (const first of [failure("ProviderUnavailable"), text("no")]) {
+          const a = candidate("a", first)
+          const b = candidate("b", text("garbage"), text("still garbage"), text(good))
+          const inner = Failover.make([a.provider.pipe(StructuredOutput.with()), b.provider])
+          const answer = yield* inner.pipe(StructuredOutput.with({ attempts: 4 })).generate(json)
+          assert.strictEqual(said(answer), good)
+        }
+      }),
+    )
+
+    it.effect("tells of the answers before it, when the asking itself fails at last", () =>
+      Effect.gen(function* () {
+        const a = candidate("a", text("no"), text("[1]"))
+        const b = candidate("b", failure("ProviderUnavailable"))
+        const both = Failover.make([a.provider, b.provider]).pipe(StructuredOutput.with())
+        const failed = expectTag("AllProvidersFailed", yield* Effect.flip(both.generate(json)))
+        assert.deepStrictEqual(
+          failed.failures.map(({ _tag }) => _tag),
+          ["InvalidResponse", "ProviderUnavailable"],
+        )
+        assert.strictEqual(expectTag("InvalidResponse", failed.failures[0]).rejections?.length, 2)
+      }),
+    )
+
     it.effect("leaves the candidates of the next question alone", () =>
       Effect.gen(function* () {
         const a = candidate("a", text("no"), text("no"), text(good))
@@ -430,6 +497,27 @@ describe("StructuredOutput", () => {
         assert.match(texts[0] ?? "", /at \$\.city: /)
         assert.match(texts[1] ?? "", /^Not run, since another call/)
         assert.match(texts[2] ?? "", /one of the tools that exist: weather/)
+      }),
+    )
+
+    it.effect("that were cut off are allowed more, asked for shorter, and not shown", () =>
+      Effect.gen(function* () {
+        const cut: Answer = [
+          { type: "tool-call", id: "c0", name: "weather", params: { town: "endless" } },
+          { type: "finish", reason: "length", usage: usage(10, 5) },
+        ]
+        const { asked, provider } = candidate("a", cut, calls({ params: { city: "Rome" } }))
+        yield* provider
+          .pipe(StructuredOutput.with())
+          .generate(withTools)
+          .pipe(Call.withParameters({ maxTokens: 100 }))
+        assert.deepStrictEqual(
+          asked.map(({ maxTokens }) => maxTokens),
+          [100, 200],
+        )
+        const again = JSON.stringify(asked[1]!.prompt.content.slice(1))
+        assert.include(again, "as short as they can be")
+        assert.notInclude(again, "endless")
       }),
     )
 

@@ -32,7 +32,12 @@ const dialects = [
   {
     name: "Anthropic",
     make: (upstream: Upstream.Running, name: string) =>
-      AnthropicMessages.make({ name, model: "claude-sonnet-5", baseUrl: upstream.anthropicUrl, apiKey: Redacted.make("sk") }),
+      AnthropicMessages.make({
+        name,
+        model: "claude-sonnet-5",
+        baseUrl: upstream.anthropicUrl,
+        apiKey: Redacted.make("sk"),
+      }),
     results: (body: Body) => turnsOf(body).filter(({ said }) => said.includes("tool_result")),
     maxTokens: (body: Body) => body["max_tokens"],
   },
@@ -53,7 +58,11 @@ for (const { make, maxTokens, name, results } of dialects) {
     it.live("mends an answer without asking again", () =>
       Effect.gen(function* () {
         const { bodies, provider } = yield* staged(answer("Sure!\n```json\n{'item': 'tea', 'count': 3,}\n```"))
-        const { repairs, value, usage: spent } = yield* StructuredOutput.generate(provider, { prompt: "Tea.", schema: Order })
+        const {
+          repairs,
+          value,
+          usage: spent,
+        } = yield* StructuredOutput.generate(provider, { prompt: "Tea.", schema: Order })
         assert.deepStrictEqual(value, { item: "tea", count: 3 })
         assert.isAbove(repairs.length, 0)
         assert.deepStrictEqual(spent, usage)
@@ -68,12 +77,19 @@ for (const { make, maxTokens, name, results } of dialects) {
           answer('{"item":"tea","count":"three"}'),
           answer(good),
         )
-        const { rejections, usage: spent, value } = yield* StructuredOutput.generate(provider, {
+        const {
+          rejections,
+          usage: spent,
+          value,
+        } = yield* StructuredOutput.generate(provider, {
           prompt: "Three boxes of tea, please.",
           schema: Order,
         })
         assert.deepStrictEqual(value, { item: "tea", count: 3 })
-        assert.deepStrictEqual(rejections.map(({ reason }) => reason), ["nothing found", "schema mismatch"])
+        assert.deepStrictEqual(
+          rejections.map(({ reason }) => reason),
+          ["nothing found", "schema mismatch"],
+        )
         assert.deepStrictEqual(spent, { inputTokens: 300, outputTokens: 60 })
         const [first, second, third, ...rest] = yield* bodies
         assert.deepStrictEqual(rest, [])
@@ -104,7 +120,10 @@ for (const { make, maxTokens, name, results } of dialects) {
         assert.isTrue(LlmError.is("InvalidResponse")(failure))
         if (failure._tag !== "InvalidResponse") return
         assert.strictEqual(failure.rejections?.length, 3)
-        assert.deepStrictEqual(failure.rejections?.[1]?.issues.map(({ path }) => path), ["$.count"])
+        assert.deepStrictEqual(
+          failure.rejections?.[1]?.issues.map(({ path }) => path),
+          ["$.count"],
+        )
         assert.deepStrictEqual(failure.usage, { inputTokens: 300, outputTokens: 60 })
       }).pipe(Effect.scoped, Effect.provide(Live)),
     )
@@ -148,13 +167,21 @@ for (const { make, maxTokens, name, results } of dialects) {
         const { bodies, provider } = yield* staged(
           Upstream.toolCalls([{ name: "weather", arguments: { place: "Rome" } }], { usage }),
           // Not strict JSON: it is mended.
-          Upstream.toolCalls([{ name: "weather", arguments: name === "OpenAI" ? "{'city': 'Rome',}" : { city: "Rome" } }], { usage }),
+          Upstream.toolCalls(
+            [{ name: "weather", arguments: name === "OpenAI" ? "{'city': 'Rome',}" : { city: "Rome" } }],
+            { usage },
+          ),
         )
         const model = yield* TypedLanguageModel.make(provider)
         const { toolResults } = yield* model
           .generateText({ prompt: "Weather in Rome?", toolkit })
-          .pipe(Effect.provide(toolkit.toLayer({ weather: ({ city }) => Effect.sync(() => `${city}: sun, ${++runs}`) })))
-        assert.deepStrictEqual(toolResults.map(({ result }) => result), ["Rome: sun, 1"])
+          .pipe(
+            Effect.provide(toolkit.toLayer({ weather: ({ city }) => Effect.sync(() => `${city}: sun, ${++runs}`) })),
+          )
+        assert.deepStrictEqual(
+          toolResults.map(({ result }) => result),
+          ["Rome: sun, 1"],
+        )
         const all = yield* bodies
         assert.strictEqual(all.length, 2)
         const [result, ...others] = results(all[1]!)

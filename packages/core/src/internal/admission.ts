@@ -154,8 +154,8 @@ export const leave = (
   exit: Exit.Exit<unknown, unknown>,
   startedAt: number,
   contentAt: number | undefined,
+  now: number,
 ): void => {
-  const now = record.now()
   const total = now - startedAt
   const first = contentAt === undefined ? total : contentAt - startedAt
   const { account } = breaker

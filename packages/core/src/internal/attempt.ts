@@ -24,6 +24,8 @@ import { type Admission, awaitVerdict, enter, leave, noTicket, type Waiting } fr
 import type { Breaker } from "./breaker/machine.ts"
 import { DeadlineExceeded, isLlmError, type LlmError, TimedOut } from "./llmError.ts"
 import { type CallRecord, CurrentCall, tagOf } from "./callRecord.ts"
+import { failed } from "./directory/measure.ts"
+import type { Tally } from "./directory/tally.ts"
 import * as attempted from "./events/attempted.ts"
 import type { Told } from "./events/told.ts"
 import { interrupted, type Opened } from "./opened.ts"
@@ -102,6 +104,9 @@ class Attempt {
   private readonly breaker: Breaker | undefined
   private readonly ticket: number
   private readonly accountTicket: number
+  private readonly kind: Kind
+  /** What is remembered of how the candidate does, where somebody wants to know. */
+  readonly tally: Tally | undefined
 
   constructor(
     plan: Plan<Any, unknown, unknown>,
@@ -110,8 +115,10 @@ class Attempt {
     ticket: number,
     accountTicket: number,
     startedAt: number,
+    kind: Kind,
   ) {
     this.record = record
+    this.kind = kind
     this.plan = plan
     this.subject = { provider: plan.name, model: plan.model }
     this.breaker = breaker
@@ -119,6 +126,9 @@ class Attempt {
     this.accountTicket = accountTicket
     this.startedAt = startedAt
     this.number = plan.composite ? record.attempts : ++record.attempts
+    const { watched } = record
+    this.tally = watched?.provider.name === plan.name && !plan.composite ? watched.tally : undefined
+    this.tally?.begin(startedAt)
   }
 
   /** Tells that it begins. Ask first whether someone listens. */
@@ -150,12 +160,28 @@ class Attempt {
       if (exit._tag === "Success") record.answered = this.subject
       if (record.observer !== undefined) this.tell(exit, told)
     }
-    const { breaker, plan } = this
+    const { breaker, plan, startedAt, tally } = this
+    if (breaker === undefined && tally === undefined) return
+    const now = record.now()
+    if (tally !== undefined) this.remember(tally, exit, now)
     if (breaker === undefined || plan.admission === undefined) return
-    leave(plan, record, plan.admission, breaker, this.ticket, this.accountTicket, exit, this.startedAt, contentAt)
+    leave(plan, record, plan.admission, breaker, this.ticket, this.accountTicket, exit, startedAt, contentAt, now)
   }
 
-  committed(): void {
+  private remember(tally: Tally, exit: Exit.Exit<unknown, unknown>, now: number): void {
+    const { kind, plan, record, startedAt } = this
+    tally.end()
+    if (exit._tag === "Failure") {
+      const longest = kind === "generate" ? plan.clocks.attempt : plan.clocks.firstContent
+      failed(tally, record, kind, exit.cause, now - startedAt, longest, now)
+    } else if (kind === "generate") {
+      tally.answered(kind, now - startedAt, now)
+    }
+  }
+
+  /** The first content of a stream is there, at this time where somebody wants to know. */
+  committed(at: number | undefined): void {
+    if (at !== undefined) this.tally?.answered("stream", at - this.startedAt, at)
     if (!this.plan.composite) this.record.answered = this.subject
     if (this.record.observer === undefined || this.plan.composite) return
     this.record.emit({
@@ -351,7 +377,7 @@ const run = <A, E>(
       }
     }
     const kind = holds === undefined ? "generate" : "stream"
-    const attempt = new Attempt(plan, record, breaker, ticket, accountTicket, now)
+    const attempt = new Attempt(plan, record, breaker, ticket, accountTicket, now, kind)
     const limit = limitOf(record, clocks.first, now, plan.composite)
     if (record.observer !== undefined) attempt.begun(kind, limit, clocks.first)
     let expired: LlmError | undefined
@@ -392,6 +418,7 @@ const run = <A, E>(
 const nothingToDo = (plan: Plan<Any, unknown, unknown>, clocks: Resolved, record: CallRecord): boolean =>
   plan.admission === undefined &&
   record.observer === undefined &&
+  record.watched === undefined &&
   record.deadlineAt === Infinity &&
   clocks.first === Infinity &&
   clocks.idle === Infinity &&
@@ -435,8 +462,8 @@ export const attemptOpen = <F extends Any, E, R>(
     return headers === Infinity ? opening : Effect.provideService(opening, CurrentHeadersLimit, headers)
   }
   return run(self, record, clocks, leaf, (opened, attempt, context) => {
-    attempt.committed()
-    const contentAt = plan.admission === undefined ? undefined : record.now()
+    const contentAt = plan.admission === undefined && attempt.tally === undefined ? undefined : record.now()
+    attempt.committed(contentAt)
     opened.ended.observe((exit) => attempt.settle(exit, opened.told, contentAt))
     const none =
       clocks.idle === Infinity &&

@@ -9,6 +9,7 @@ import * as Random from "effect/Random"
 import * as Cause from "effect/Cause"
 import { CurrentOverrides, type Overrides } from "../Call.ts"
 import { FailureModes, type Table } from "../FailureMode.ts"
+import type { Tally } from "./directory/tally.ts"
 import type { Budget } from "./limits/budget.ts"
 import type { LlmError } from "./llmError.ts"
 import { nowMillis } from "./timer.ts"
@@ -67,9 +68,11 @@ export class CallRecord {
   budget: Allowance | undefined
   /** Is this a branch of a hedge that is beside the first? It does not wait at limits. */
   extra = false
+  /** Whose attempts are measured now: those of this candidate, as far as they are its own. */
+  watched: Watched | undefined
   private waits: Map<string, number> | undefined
   /** What compositions saw of their candidates when this call first asked them. */
-  private sights: Sight | undefined
+  sights: Sight | undefined
   /** Of a branch: how many failures it began with. */
   private readonly inherited: number = 0
 
@@ -180,6 +183,12 @@ export class CallRecord {
   }
 }
 
+/** A candidate whose attempts are measured. */
+interface Watched {
+  readonly provider: { readonly name: string }
+  readonly tally: Tally | undefined
+}
+
 /** What a composition saw of its candidates; and what others did. */
 interface Sight {
   readonly owner: object
@@ -218,6 +227,15 @@ const branchPrototype = Object.create(CallRecord.prototype, {
     },
     set(this: Rooted, floor: string | undefined) {
       if (this.root !== undefined) this.root.floor = floor
+    },
+  },
+  // A call sees one and the same, wherever it looks from.
+  sights: {
+    get(this: Rooted) {
+      return this.root?.sights
+    },
+    set(this: Rooted, sights: Sight | undefined) {
+      if (this.root !== undefined) this.root.sights = sights
     },
   },
   ended: {

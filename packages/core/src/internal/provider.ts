@@ -498,7 +498,7 @@ export const delegate = <F extends Any, E, R>(current: () => Provider<F, E, R>):
   const owner = {}
   const chosen = (record: CallRecord): Provider<F, E, R> =>
     (record.seen(owner) as Provider<F, E, R> | undefined) ?? current()
-  const asked = (record: CallRecord): Provider<F, E, R> => {
+  const taken = (record: CallRecord): Provider<F, E, R> => {
     const provider = chosen(record)
     record.see(owner, provider)
     return provider
@@ -507,8 +507,9 @@ export const delegate = <F extends Any, E, R>(current: () => Provider<F, E, R>):
     name,
     model,
     face,
-    generate: (request, record) => asked(record).generate(request),
-    open: (request, scope, record) => asked(record).open(request, scope),
+    generate: (request, record) => asking(taken(record)).generate(request, record),
+    open: (request, scope, record) => asking(taken(record)).open(request, scope, record),
+    handsOn: true,
     peek: (context, record, now) => peek(chosen(record), context, record, now),
     need: (kind) => need(current(), kind),
     within: (record) => within(chosen(record), record),

@@ -127,6 +127,65 @@ same<
   Ladder<"primary" | "model", LlmError.Overloaded | LlmError.InvalidRequest, "lead" | "cheap">
 >(true)
 
+// --- Options that are not known to the letter take nothing from the error type
+
+declare const perhaps: { readonly catches?: "everything" }
+declare const either: { readonly catches: "everything" | "by table" }
+declare const any: Degradation.Options
+const twoRungs = [Degradation.primary(lead), Degradation.fallback("")] as const
+const byPerhaps = Degradation.make(twoRungs, perhaps)
+same<typeof byPerhaps, typeof always>(true)
+const byEither = Degradation.make(twoRungs, either)
+same<typeof byEither, typeof always>(true)
+const byAny = Degradation.make(twoRungs, any)
+same<typeof byAny, typeof always>(true)
+const aroundByAny = lead.pipe(Degradation.with([Degradation.fallback("")], any))
+same<typeof aroundByAny, typeof always>(true)
+const aroundByPerhaps = lead.pipe(Degradation.with([Degradation.fallback("")], perhaps))
+same<typeof aroundByPerhaps, typeof always>(true)
+const aroundByEither = lead.pipe(Degradation.with([Degradation.fallback("")], either))
+same<typeof aroundByEither, typeof always>(true)
+const byTable = Degradation.make(twoRungs, { catches: "by table", name: "support" })
+same<typeof byTable, typeof always>(true)
+const loose = Degradation.make(
+  [
+    Degradation.primary(foreign),
+    Degradation.model(foreign),
+    Degradation.fallback((failure: unknown) => typeof failure),
+  ],
+  any,
+)
+same<typeof loose, Ladder<"primary" | "model" | "fallback", "odd", "foreign">>(true)
+Degradation.make(
+  // @ts-expect-error -- everything may be caught, so the fallback must take it
+  [Degradation.primary(foreign), Degradation.fallback((failure: LlmError.LlmError) => failure._tag)],
+  any,
+)
+Degradation.make(
+  // @ts-expect-error -- perhaps it is
+  [Degradation.primary(foreign), Degradation.fallback((failure: LlmError.LlmError) => failure._tag)],
+  perhaps,
+)
+// @ts-expect-error -- around one as well
+foreign.pipe(Degradation.with([Degradation.fallback((failure: LlmError.LlmError) => failure._tag)], either))
+// @ts-expect-error -- a misspelt option
+Degradation.make(twoRungs, { name: "support", catch: "everything" })
+
+// --- Nor is it known what one of several chains can give
+
+declare const sometimes: boolean
+const twoOrOne = sometimes ? twoRungs : ([Degradation.primary(lead)] as const)
+// @ts-expect-error -- is there a fallback?
+Degradation.make(twoOrOne, Degradation.everything)
+const fallbackOrNone = sometimes ? ([Degradation.fallback("")] as const) : ([] as const)
+// @ts-expect-error -- is there one around it?
+lead.pipe(Degradation.with(fallbackOrNone, Degradation.everything))
+const nobody = Degradation.fallback("nobody")
+// @ts-expect-error -- is the last one a fallback?
+Degradation.make([Degradation.primary(lead), sometimes ? nobody : Degradation.model(cheap)], Degradation.everything)
+const oneOrOther = Degradation.make([Degradation.primary(lead), sometimes ? nobody : Degradation.fallback("none")])
+same<typeof oneOrOther, typeof always>(true)
+
 // --- The answer and its source
 
 const told = all.ask(request)
@@ -217,13 +276,17 @@ same<
   typeof caught,
   Effect.Effect<Degradation.Answered<number, "primary" | "fallback">, LlmError.InvalidRequest | "odd", "db">
 >(true)
-const cachedWork = Degradation.effect(work, [
-  Degradation.cache({ scope: "everyone", key: "work", schema: Schema.Number }),
-  Degradation.model(other),
-  Degradation.simplified(Effect.succeed(true)),
-  Degradation.stale(),
-  Degradation.fallback("none"),
-])
+const cachedWork = Degradation.effect(
+  work,
+  [
+    Degradation.cache({ scope: "everyone", key: "work", schema: Schema.Number }),
+    Degradation.model(other),
+    Degradation.simplified(Effect.succeed(true)),
+    Degradation.stale(),
+    Degradation.fallback("none"),
+  ],
+  { name: "work" },
+)
 same<
   typeof cachedWork,
   Effect.Effect<
@@ -235,10 +298,11 @@ same<
     "db" | "net" | Cache
   >
 >(true)
-const throughWork = Degradation.effect(work, [
-  Degradation.cache({ scope: "everyone", key: { id: 1 }, schema: Schema.Number }),
-  Degradation.primary(),
-])
+const throughWork = Degradation.effect(
+  work,
+  [Degradation.cache({ scope: "everyone", key: { id: 1 }, schema: Schema.Number }), Degradation.primary()],
+  { name: "work" },
+)
 same<
   typeof throughWork,
   Effect.Effect<
@@ -253,10 +317,22 @@ const neverFails = Degradation.effect(
   Degradation.everything,
 )
 same<typeof neverFails, Effect.Effect<Degradation.Answered<number, "primary" | "fallback">, never, "db">>(true)
-const oldWork = Degradation.effect(work, [
-  Degradation.stale({ scope: "everyone", key: "work", schema: Schema.Number }),
-  Degradation.fallback(0),
-])
+const workByAny = Degradation.effect(work, [Degradation.fallback((failure: unknown) => Number(failure))], any)
+same<typeof workByAny, typeof caught>(true)
+const workByPerhaps = Degradation.effect(work, [Degradation.fallback(0)], perhaps)
+same<typeof workByPerhaps, typeof caught>(true)
+const workByEither = Degradation.effect(work, [Degradation.fallback(0)], either)
+same<typeof workByEither, typeof caught>(true)
+const zeroOrNone = sometimes ? ([Degradation.fallback(0)] as const) : ([] as const)
+// @ts-expect-error -- is there a fallback?
+Degradation.effect(work, zeroOrNone, Degradation.everything)
+// @ts-expect-error -- everything may be caught, so the fallback must take it
+Degradation.effect(work, [Degradation.fallback((failure) => failure._tag)], any)
+const oldWork = Degradation.effect(
+  work,
+  [Degradation.stale({ scope: "everyone", key: "work", schema: Schema.Number }), Degradation.fallback(0)],
+  { name: "work", catches: "by table" },
+)
 same<
   typeof oldWork,
   Effect.Effect<
@@ -269,6 +345,7 @@ same<
 const inline = Degradation.effect(
   Effect.map(work, (n) => n > 0),
   [Degradation.cache({ scope: "everyone", key: "work", schema: Schema.Boolean }), Degradation.fallback(false)],
+  { name: "work" },
 )
 same<
   typeof inline,
@@ -279,7 +356,7 @@ same<
   >
 >(true)
 export const remembered = <A, E, R>(self: Effect.Effect<A, E, R>, key: string, schema: Schema.Codec<A, unknown>) =>
-  Degradation.effect(self, [Degradation.cache({ scope: "everyone", key, schema })])
+  Degradation.effect(self, [Degradation.cache({ scope: "everyone", key, schema })], { name: "work" })
 const rememberedWork = remembered(work, "work", Schema.Number)
 same<
   typeof rememberedWork,
@@ -335,9 +412,13 @@ Degradation.with([Degradation.primary(lead), Degradation.fallback("")])
 // @ts-expect-error -- an embedder is no language model
 lead.pipe(Degradation.with([Degradation.model(embedder)]))
 // @ts-expect-error -- a cache of an effect needs a key and a schema
-Degradation.effect(work, [Degradation.cache({ scope: "everyone" })])
+Degradation.effect(work, [Degradation.cache({ scope: "everyone" })], { name: "work" })
 // @ts-expect-error -- neither does an old value go without
-Degradation.effect(work, [Degradation.stale({ scope: "everyone" })])
+Degradation.effect(work, [Degradation.stale({ scope: "everyone" })], { name: "work" })
+// @ts-expect-error -- nor without the name of whose it is
+Degradation.effect(work, [Degradation.cache({ scope: "everyone", key: 1, schema: Schema.Number })])
+// @ts-expect-error -- nor with one that may be missing
+Degradation.effect(work, [Degradation.stale({ scope: "everyone", key: 1, schema: Schema.Number })], any)
 // @ts-expect-error -- the fallback must take whatever is caught
 Degradation.effect(work, [Degradation.fallback((failure) => failure._tag)], Degradation.everything)
 // @ts-expect-error -- a provider is no effect

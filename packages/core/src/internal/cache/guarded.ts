@@ -11,9 +11,8 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import { bounded, type Ended } from "../atMost.ts"
 import { nowMillis } from "../callRecord.ts"
-import { startTimer } from "../timer.ts"
 
 /** What is behind the guard. Its failures are of any kind. */
 export interface Store {
@@ -69,12 +68,12 @@ export class Guarded {
         // Admitted here and not before: an interruption could fall between.
         if (!this.reads.admits(nowMillis(clock))) return resume(Effect.succeed({ trouble: this.reads.trouble! }))
         const millis = Math.min(this.numbers.readTimeout, atMost)
-        const stop = bounded(this.store.get(key), millis, context, (exit) => {
+        const started = bounded(this.store.get(key), millis, context, (exit) => {
           resume(Effect.succeed(this.got(exit, millis, nowMillis(clock))))
         })
         return Effect.sync(() => {
           this.reads.left()
-          stop()
+          started.leave()
         })
       })
     })
@@ -157,7 +156,7 @@ export class Guarded {
       if (stop !== undefined) pending.delete(stop)
       end(exit)
       if (pending.size === 0) this.whenIdle?.()
-    })
+    }).leave
     if (!over) pending.add(stop)
   }
 
@@ -211,54 +210,17 @@ class CoolDown {
   }
 }
 
-type Ended<A> = Exit.Exit<A, unknown> | "too slow"
-
 const troubleOf = (exit: Ended<unknown>): Trouble => (exit === "too slow" ? exit : "failed")
 
-/** A value that is no JSON is the entry's fault, not the store's. */
+/** A value that is no JSON, or in Redis no text, is the entry's fault, not the store's. */
 const isUnreadable = (cause: Cause.Cause<unknown>): boolean => {
   const error = Cause.findErrorOption(cause)
   if (error._tag === "None" || typeof error.value !== "object" || error.value === null) return false
-  return "cause" in error.value && error.value.cause instanceof SyntaxError
+  const why = "cause" in error.value ? error.value.cause : undefined
+  return why instanceof SyntaxError || (why instanceof Error && why.message.startsWith("WRONGTYPE "))
 }
 
 /** The clock of those who set none. */
 const live: Clock.Clock = Context.get(Context.empty(), Clock.Clock)
 
 const clockOf = (context: Context.Context<never>): Clock.Clock => Context.get(context, Clock.Clock)
-
-/**
- * Runs an effect for so long at most, and tells how it ended. One that cannot
- * be interrupted is not waited for either. Gives what stops it, untold.
- */
-const bounded = <A>(
-  self: Effect.Effect<A, unknown>,
-  millis: number,
-  context: Context.Context<never>,
-  end: (exit: Ended<A>) => void,
-): (() => void) => {
-  const child = Effect.runForkWith(context)(self)
-  const done = child.pollUnsafe()
-  if (done !== undefined) {
-    end(done)
-    return () => undefined
-  }
-  let over = false
-  const finish = (exit: Ended<A>): void => {
-    if (over) return
-    over = true
-    cancel()
-    end(exit)
-  }
-  // Clocks cannot sleep for less than a moment.
-  const cancel = startTimer(clockOf(context), context, Math.max(1, Math.ceil(millis)), () => {
-    finish("too slow")
-    child.interruptUnsafe()
-  })
-  child.addObserver(finish)
-  return () => {
-    over = true
-    cancel()
-    child.interruptUnsafe()
-  }
-}

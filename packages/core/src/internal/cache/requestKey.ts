@@ -19,7 +19,7 @@ import { canonical } from "./canonical.ts"
 import { digest } from "./sha256.ts"
 
 /** When what goes into a key changes, so does this, and no old entry is found. */
-const format = 1
+const format = 2
 
 /** Whose answer it is: a tenant's own, or everyone's. */
 export type Scope = "tenant" | "everyone"
@@ -38,19 +38,26 @@ export interface Asked {
 export const keyOf = ({ of, scope, tenant, what }: Asked): Effect.Effect<string> =>
   digest(canonical([format, scope, scope === "tenant" ? tenant : null, of, what]))
 
-/** What of a request and of the overrides of its call decides about the answer. Throws for a schema without JSON form. */
-export const whatIsAsked = (request: Request, { exclude, parameters, pin }: Overrides): unknown => ({
-  prompt: new Told().prompt(request.prompt),
-  tools: request.tools.map(toolOf).sort((a, b) => (a.name < b.name ? -1 : 1)),
-  toolChoice: request.toolChoice,
-  format:
-    request.responseFormat.type === "json"
-      ? { name: request.responseFormat.objectName, schema: schemaOf(request.responseFormat.schema) }
-      : "text",
-  parameters: parameters ?? {},
-  pin: pin?.toSorted() ?? null,
-  exclude: exclude?.toSorted() ?? null,
-})
+/**
+ * What of a request and of the overrides of its call decides about the answer. A key of the caller's own stands for all
+ * of it but the form of the answer: no text is an object. Throws for a schema without JSON form.
+ */
+export const whatIsAsked = (request: Request, { cacheKey, exclude, parameters, pin, tags }: Overrides): unknown =>
+  cacheKey === undefined
+    ? {
+        prompt: new Told().prompt(request.prompt),
+        tools: request.tools.map(toolOf).sort((a, b) => (a.name < b.name ? -1 : 1)),
+        toolChoice: request.toolChoice,
+        format: formOf(request),
+        parameters: parameters ?? {},
+        pin: pin?.toSorted() ?? null,
+        exclude: exclude?.toSorted() ?? null,
+        tags: [...new Set(tags)].sort(),
+      }
+    : { key: cacheKey, format: formOf(request) }
+
+const formOf = ({ responseFormat }: Request): unknown =>
+  responseFormat.type === "json" ? { name: responseFormat.objectName, schema: schemaOf(responseFormat.schema) } : "text"
 
 type Fields = Readonly<Record<string, unknown>>
 

@@ -78,11 +78,11 @@ export const ofText = (text: string): Answer => [
 export class Collector {
   private readonly parts: Array<Part> = []
   private said = 0
-  private attached = 0
+  private held = 0
   private worthwhile = true
   private readonly longest: number
 
-  /** Answers that are longer than this, in characters, are not collected. */
+  /** Answers that are longer than this, in characters, are not collected. Each part is one at least. */
   constructor(longest: number) {
     this.longest = longest
   }
@@ -90,11 +90,12 @@ export class Collector {
   hear(parts: Iterable<Part>): void {
     for (const part of parts) {
       if (!this.worthwhile) return
-      if (part.type === "text-delta" || part.type === "reasoning-delta") this.said += part.delta.length
-      if (part.type === "file") this.attached += part.data.length
+      const said = part.type === "text-delta" || part.type === "reasoning-delta" ? part.delta.length : 0
+      this.said += said
+      this.held += Math.max(1, part.type === "file" ? part.data.length : said)
       this.parts.push(part)
       // A call of a tool is not kept, so what is around it need not be.
-      if (this.said + this.attached > this.longest || neverKept.has(part.type)) this.forget()
+      if (this.held > this.longest || neverKept.has(part.type)) this.forget()
     }
   }
 

@@ -20,12 +20,12 @@ export interface Keeping {
   readonly coalesce: boolean
   /** Whose answers these are. */
   readonly of: ReadonlyArray<string>
-  /** What decides about the answer. May throw. */
+  /** What decides about the answer, or what the caller says does. May throw. */
   readonly what: (request: unknown, overrides: Overrides) => unknown
   /** The answer as it is kept, or nothing if it must not be. May throw. */
   readonly store: (answer: unknown, request: unknown) => { readonly value: unknown } | undefined
-  /** The answer that was kept, or nothing if this is none. */
-  readonly restore: (value: unknown) => { readonly answer: unknown } | undefined
+  /** The answer that was kept, or nothing if this is none to that request. May throw. */
+  readonly restore: (value: unknown, request: unknown) => { readonly answer: unknown } | undefined
 }
 
 /** An answer that was kept. */
@@ -46,19 +46,26 @@ export interface Using {
 type Key = { readonly key: string } | { readonly trouble: "no tenant" | "failed" }
 
 const keyFor = (keeping: Keeping, request: unknown, overrides: Overrides): Effect.Effect<Key> => {
-  const { cacheKey, tenant } = overrides
+  const { tenant } = overrides
   // A tenant without a name is a mistake, and would share its answers with all others of that kind.
   if (keeping.scope === "tenant" && (tenant === undefined || tenant === "")) {
     return Effect.succeed({ trouble: "no tenant" })
   }
   try {
-    const what = cacheKey === undefined ? keeping.what(request, overrides) : { key: cacheKey }
+    const what = keeping.what(request, overrides)
     return Effect.map(keyOf({ scope: keeping.scope, tenant, of: keeping.of, what }), (key) => ({ key }))
   } catch {
-    // Of what has no JSON form there is no key.
+    // Of what is no data there is no key.
     return Effect.succeed({ trouble: "failed" })
   }
 }
+
+/**
+ * May this call use the cache at all? What somebody's own credential has paid for, or can see, is not for everyone; and
+ * whoever brings one wants to be asked with it.
+ */
+export const admits = (keeping: Keeping, { credentials }: Overrides): boolean =>
+  keeping.scope !== "everyone" || credentials === undefined || Object.keys(credentials).length === 0
 
 /** The cache for one call. */
 export class CallCache {
@@ -143,7 +150,7 @@ export class CallCache {
     if (found._tag === "Unavailable") return this.unavailable("read", found.why)
     if (found._tag === "Nothing") return this.told("nothing", undefined)
     const { at, by, value } = found.entry
-    const restored = this.using.keeping.restore(value)
+    const restored = attempted(() => this.using.keeping.restore(value, this.request))
     if (restored === undefined) return this.unavailable("read", "unreadable")
     const age = this.age(at)
     if (age < this.limitOf("cache")) this.told("fresh", age)
@@ -176,7 +183,7 @@ export class CallCache {
       const { keeping, name, cache, counts } = this.using
       const { key } = this
       const retain = Duration.millis(Math.max(keeping.freshFor, keeping.goodFor))
-      const kept = Duration.isZero(retain) ? undefined : stored(keeping, answer, this.request)
+      const kept = Duration.isZero(retain) ? undefined : attempted(() => keeping.store(answer, this.request))
       if (kept === undefined) return Effect.void
       if ("trouble" in key) {
         this.unavailable("write", key.trouble)
@@ -197,9 +204,10 @@ export class CallCache {
   }
 }
 
-const stored = (keeping: Keeping, answer: unknown, request: unknown): { readonly value: unknown } | undefined => {
+/** Schemas are the caller's, and may throw: then there is nothing. */
+const attempted = <A>(make: () => A | undefined): A | undefined => {
   try {
-    return keeping.store(answer, request)
+    return make()
   } catch {
     return undefined
   }

@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as FailureMode from "../../FailureMode.ts"
 import type { Origin } from "../../Origin.ts"
 import type { Source } from "../../PolicyEvent.ts"
+import { atMost } from "../atMost.ts"
 import { type CallRecord, CurrentCall, tagOf } from "../callRecord.ts"
 import { DeadlineExceeded, isLlmError, type LlmError } from "../llmError.ts"
 import { type AnyProvider, namesOf, need, peek } from "../provider.ts"
@@ -285,11 +286,11 @@ export class Descent {
       // What it asks itself is asked in calls of its own.
       const own = Effect.provideService(value, CurrentCall, undefined) as Running<unknown>
       const left = this.left()
-      const bounded =
+      const inTime =
         left === Infinity
           ? own
-          : Effect.timeoutOrElse(own, { duration: Duration.millis(left), orElse: () => Effect.fail(this.tooLate()) })
-      return Effect.flatMap(bounded, (value) => this.given(value, "fallback", nobody))
+          : Effect.flatMap(atMost(own, left), (exit) => (exit === "too slow" ? Effect.fail(this.tooLate()) : exit))
+      return Effect.flatMap(inTime, (value) => this.given(value, "fallback", nobody))
     })
   }
 

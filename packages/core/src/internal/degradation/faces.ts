@@ -115,21 +115,21 @@ const fits = (text: string, schema: Schema.Top): boolean => {
   return Exit.isSuccess(decode(text))
 }
 
+/** Is it the object that this request wants, if it wants one? Schemas with other checks can have the same JSON form. */
+const isOfForm = (answer: Answer, { responseFormat }: Request): boolean =>
+  responseFormat.type !== "json" || fits(LanguageModelFace.text(answer), responseFormat.schema)
+
 /** The answers of a language model, by its requests. */
 export const ofRequests: What = {
   what: (request, overrides) => whatIsAsked(request as Request, overrides),
   store: (answer, request) => {
-    const { responseFormat } = request as Request
     const parts = store(answer as Answer)
     // What is not the object that was asked for will be asked for again, and must be.
-    if (responseFormat.type === "json" && !fits(LanguageModelFace.text(answer as Answer), responseFormat.schema)) {
-      return undefined
-    }
-    return parts === undefined ? undefined : { value: parts }
+    return parts === undefined || !isOfForm(answer as Answer, request as Request) ? undefined : { value: parts }
   },
-  restore: (value) => {
+  restore: (value, request) => {
     const answer = restore(value)
-    return answer === undefined ? undefined : { answer }
+    return answer === undefined || !isOfForm(answer, request as Request) ? undefined : { answer }
   },
 }
 
@@ -139,7 +139,7 @@ export const ofValues = <A>({ key, schema }: Value<A>): What => {
   const encode = Schema.encodeUnknownExit(codec)
   const decode = Schema.decodeUnknownExit(codec)
   return {
-    what: () => ({ value: key }),
+    what: (_request, { cacheKey }) => (cacheKey === undefined ? { value: key } : { key: cacheKey }),
     store: (value) => {
       const exit = encode(value)
       return Exit.isSuccess(exit) ? { value: exit.value } : undefined
@@ -174,13 +174,18 @@ const ofTemplate =
       }),
     ])
 
-/** The request with a simpler prompt. */
+/**
+ * The request with a simpler prompt. A text leaves out what tools have said so far, so the answer would only call them
+ * again: it is asked without them. A function decides about the prompt itself, which may hold their calls.
+ */
 export const simpler = (template: string | Template): ((request: unknown) => unknown) => {
-  const simplify = typeof template === "string" ? ofTemplate(template) : template
+  const isText = typeof template === "string"
+  const simplify = isText ? ofTemplate(template) : template
   return (request) => {
     const asked = request as Request
     return {
       ...asked,
+      ...(isText ? ({ tools: [], toolChoice: "none" } as const) : {}),
       prompt: Prompt.make(simplify(asked.prompt)),
       previousResponseId: undefined,
       incrementalPrompt: undefined,

@@ -127,7 +127,8 @@ const tooLate = (record: CallRecord): DeadlineExceeded =>
 /** Is it about the caller that asked, and not about what was asked? */
 const isOwnMatter = (exit: Exit.Exit<unknown, unknown>): boolean => {
   if (exit._tag === "Success") return false
-  if (Cause.hasInterruptsOnly(exit.cause)) return true
+  // Whatever its finalizers made of it on the way out.
+  if (Cause.hasInterrupts(exit.cause)) return true
   const error = Cause.findErrorOption(exit.cause)
   return error._tag === "Some" && isLlmError(error.value) && error.value._tag === "DeadlineExceeded"
 }

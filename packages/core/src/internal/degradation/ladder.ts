@@ -12,7 +12,7 @@ import type { Source } from "../../PolicyEvent.ts"
 import { callEnded, type CallRecord, withCall } from "../callRecord.ts"
 import { type Opened, toStream } from "../opened.ts"
 import { type AnyProvider, fromParts, namesOf, need, peek, planOf, type Provider, within } from "../provider.ts"
-import { CallCache, type Keeping } from "./callCache.ts"
+import { admits, CallCache, type Keeping } from "./callCache.ts"
 import { Descent, type Outcome, type Spec, type Step, type Way } from "./descent.ts"
 import { adapterOf, isLanguageModel, keptAtEnd, simpler, streamOf } from "./faces.ts"
 import { flightsOf } from "./flights.ts"
@@ -106,7 +106,7 @@ export const ladderOf = (plan: Plan) => {
   const descend = (way: Way, request: unknown, record: CallRecord): Running<Outcome> =>
     Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
       const context = fiber.context as Context.Context<never>
-      if (keeping === undefined) {
+      if (keeping === undefined || !admits(keeping, record.overrides)) {
         return new Descent(spec, way, request, record, context, undefined, undefined).from(0)
       }
       const cache = Context.getUnsafe(context as Context.Context<AnswerCache>, AnswerCache)

@@ -23,6 +23,13 @@ export interface Rung<out S extends Source = Source> {
   readonly rung: S
 }
 
+/** A rung with these fields. */
+export const rung = <const S extends Source, A extends object>(name: S, fields: A): Rung<S> & A => ({
+  [RungTypeId]: RungTypeId,
+  rung: name,
+  ...fields,
+})
+
 /** Who is asked first. Without a provider: whatever the ladder is put around. */
 export interface Primary<out P = undefined> extends Rung<"primary"> {
   readonly asked: P
@@ -75,6 +82,13 @@ export interface Fallback<in Failure, out A, out E = never, out R = never> exten
 /** Which failures a ladder catches: those for which the table says so, or every one. */
 export type Catches = "by table" | "everything"
 
+/** What options say about failures: `everything` only where they cannot say anything else, both where nobody knows. */
+export type CatchesOf<O> = [O] extends [{ readonly catches: "everything" }]
+  ? "everything"
+  : [O] extends [{ readonly catches?: "by table" | undefined }]
+    ? "by table"
+    : Catches
+
 // ---------------------------------------------------------------------------
 // What a chain gives
 // ---------------------------------------------------------------------------
@@ -101,7 +115,7 @@ type ServicesIn<P> =
 
 type ValueIn<P> = P extends Effect.Effect<infer A, infer _E, infer _R> ? A : never
 
-type Caught<E, K extends Catches> = K extends "everything" ? E : Extract<E, WithTag<LadderTag>>
+type Caught<E, K extends Catches> = [K] extends ["everything"] ? E : Extract<E, WithTag<LadderTag>>
 
 type OfFallback<C extends Chain> =
   Get<C, "fallback"> extends Fallback<infer F, infer A, infer E, infer R>
@@ -118,7 +132,7 @@ type FallbackOf<C extends Chain> = [Get<C, "fallback">] extends [never]
  */
 export type Leaves<E, C extends Chain, K extends Catches> =
   | ([Get<C, "fallback">] extends [never] ? E : Exclude<E, Caught<E, K>>)
-  | (K extends "everything" ? never : Exclude<ErrorIn<Lower<C>>, LlmError>)
+  | ([K] extends ["everything"] ? never : Exclude<ErrorIn<Lower<C>>, LlmError>)
   | FallbackOf<C>["error"]
 
 /** What a ladder needs besides what its primary needs. */
@@ -179,7 +193,7 @@ export type ProblemOfChain<C extends Chain, K extends Catches> =
       ? "nothing below a fallback is ever reached: it is the last rung"
       : Unscoped<C> extends true
         ? "whose answers may be stale? Without a rung `cache`, the rung `stale` needs a scope"
-        : K extends "everything"
+        : [K] extends ["everything"]
           ? never
           : [LlmError] extends [FallbackOf<C>["failure"]]
             ? never
@@ -214,7 +228,7 @@ export type ProblemOfProvider<F extends Any, E, C extends Chain, K extends Catch
   : "whoever is asked below the primary must be a provider of the same face"
 
 type ProblemOfFallback<E, C extends Chain, K extends Catches, Given> = [FallbackOf<C>["answer"]] extends [Given]
-  ? K extends "everything"
+  ? "everything" extends K
     ? [E] extends [FallbackOf<C>["failure"]]
       ? ProblemOfChain<C, K>
       : "the function of a fallback takes every failure that is caught: annotate its parameter"
@@ -223,36 +237,51 @@ type ProblemOfFallback<E, C extends Chain, K extends Catches, Given> = [Fallback
 
 /** What is wrong with a chain that holds its primary. */
 export type ProblemOfMake<C extends Chain, K extends Catches> =
-  InOrder<C> extends true
-    ? Get<C, "primary"> extends Primary<infer P>
-      ? P extends Provider<infer F, infer E, infer _R>
-        ? ProblemOfProvider<F, E, C, K>
-        : "the primary of `make` holds a provider"
-      : never
-    : "a ladder begins with its primary, or with a cache and then its primary"
+  IsUnion<C> extends true
+    ? OneOfSeveral
+    : InOrder<C> extends true
+      ? Get<C, "primary"> extends Primary<infer P>
+        ? P extends Provider<infer F, infer E, infer _R>
+          ? ProblemOfProvider<F, E, C, K>
+          : "the primary of `make` holds a provider"
+        : never
+      : "a ladder begins with its primary, or with a cache and then its primary"
+
+type IsUnion<A, All = A> = A extends unknown ? ([All] extends [A] ? false : true) : never
+
+/** Nobody could say which rungs an answer may come from, and whether there is a fallback among them. */
+type OneOfSeveral = "this is one of several chains: make a ladder of each"
 
 /** What is wrong with a chain that is put around its primary. */
-export type ProblemOfWith<C extends Chain, K extends Catches> = [Get<C, "primary">] extends [never]
-  ? ProblemOfChain<C, K>
-  : Get<C, "primary"> extends Primary<undefined>
-    ? InOrder<C> extends true
+export type ProblemOfWith<C extends Chain, K extends Catches> =
+  IsUnion<C> extends true
+    ? OneOfSeveral
+    : [Get<C, "primary">] extends [never]
       ? ProblemOfChain<C, K>
-      : "a ladder begins with its primary, or with a cache and then its primary"
-    : "the primary is what the ladder is put around: `Degradation.primary()` only says where it stands"
+      : Get<C, "primary"> extends Primary<undefined>
+        ? InOrder<C> extends true
+          ? ProblemOfChain<C, K>
+          : "a ladder begins with its primary, or with a cache and then its primary"
+        : "the primary is what the ladder is put around: `Degradation.primary()` only says where it stands"
 
 /**
  * What is wrong with a chain around an effect. Neither its value nor its failures are looked at: where they are inferred
  * from a call that is itself generic, looking would fix them too early.
  */
-export type ProblemOfEffect<C extends Chain, K extends Catches> = [OtherThanEffect<C>] extends [never]
+export type ProblemOfEffect<C extends Chain, O> = [OtherThanEffect<C>] extends [never]
   ? [Valueless<C>] extends [never]
-    ? [K, unknown] extends ["everything", FallbackOf<C>["failure"]]
-      ? ProblemOfWith<C, K>
-      : K extends "everything"
-        ? "with `everything` the function of a fallback takes `unknown`: annotate its parameter"
-        : ProblemOfWith<C, K>
+    ? [Nameless<C, O>] extends [never]
+      ? "everything" extends CatchesOf<O>
+        ? [unknown] extends [FallbackOf<C>["failure"]]
+          ? ProblemOfWith<C, CatchesOf<O>>
+          : "with `everything` the function of a fallback takes `unknown`: annotate its parameter"
+        : ProblemOfWith<C, CatchesOf<O>>
+      : "values are kept under the ladder's name: with a rung `cache` or `stale` the option `name` says it"
     : "a cache of an effect needs a key and the schema of its values"
   : "whoever is asked below an effect must be an effect"
+
+/** The rungs that need a name, where there is none. */
+type Nameless<C extends Chain, O> = [O] extends [{ readonly name: string }] ? never : Get<C, "cache" | "stale">
 
 type OtherThanEffect<C extends Chain> = Exclude<Lower<C>, Effect.Effect<unknown, unknown, unknown>>
 

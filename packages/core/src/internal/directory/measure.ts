@@ -1,4 +1,4 @@
-/** Measures a candidate while it is asked: how long until the answer, or a stream's first content, and how it ends. */
+/** What a candidate's tally learns from how something ended. */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
@@ -11,8 +11,13 @@ import type { Kind, Tally } from "./tally.ts"
 /** What a failure counts for when a candidate has no clock of its own: the preset's limit of an attempt. */
 const unlimited = 30_000
 
+type Tags = ReadonlySet<LlmError["_tag"]>
+
 /** Those that say that nobody was asked. */
-const notAsked: ReadonlySet<string> = new Set<LlmError["_tag"]>(["CircuitOpen", "CapacityExceeded"])
+const notAsked: Tags = new Set(["CircuitOpen", "CapacityExceeded"])
+
+/** Those that say that there was no answer until then, whoever is to blame. */
+const inVain: Tags = new Set(["TimedOut", "DeadlineExceeded"])
 
 /** Does it count against whoever was asked? Failures that are not of the union and defects do. */
 const counts = (cause: Cause.Cause<unknown>, record: CallRecord): boolean =>
@@ -23,63 +28,57 @@ const counts = (cause: Cause.Cause<unknown>, record: CallRecord): boolean =>
         (!isLlmError(reason.error) || FailureMode.health(reason.error, record.modes) !== "ignored")),
   )
 
-/** Remembers a failure. `need`: how long it may take at most, in milliseconds. */
-const failed = (
+/** It did not end with an answer. `longest`: what it may take, in milliseconds. */
+export const failed = (
   tally: Tally,
   record: CallRecord,
   kind: Kind,
   cause: Cause.Cause<unknown>,
   elapsed: number,
-  need: () => number,
+  longest: number,
+  now: number,
 ): void => {
-  const now = record.now()
   if (Cause.hasInterruptsOnly(cause)) return tally.left(kind, elapsed, now)
   const tag = tagOf(cause)
-  if (notAsked.has(tag)) return
-  if (!counts(cause, record)) return tally.refused(tag, now)
-  const longest = need()
-  tally.failed(kind, elapsed, longest === Infinity || longest === 0 ? unlimited : longest, tag, now)
+  if ((notAsked as ReadonlySet<string>).has(tag)) return
+  if (counts(cause, record)) {
+    return tally.failed(kind, elapsed, longest === Infinity || longest === 0 ? unlimited : longest, tag, now)
+  }
+  tally.refused(tag, now)
+  if ((inVain as ReadonlySet<string>).has(tag)) tally.left(kind, elapsed, now)
 }
 
-/** Asks, and remembers how that went. Nothing is held when an interruption comes before it begins. */
+/**
+ * The same for a candidate that is a composition: its attempts are those of others. Nothing is held when an interruption
+ * comes before it begins.
+ */
 export const measured = <A, E, R>(
-  run: () => Effect.Effect<A, E, R>,
+  run: Effect.Effect<A, E, R>,
   tally: Tally,
   record: CallRecord,
   kind: Kind,
-  need: () => number,
+  longest: () => number,
 ): Effect.Effect<A, E, R> => {
   let begunAt: number | undefined
   const asking = Effect.suspend(() => {
     tally.begin((begunAt = record.now()))
-    return run()
+    return run
   })
+  const over = (exit: Exit.Exit<unknown, unknown>, from: number): void => {
+    tally.end()
+    const now = record.now()
+    if (exit._tag === "Failure") failed(tally, record, kind, exit.cause, now - from, longest(), now)
+  }
   return Effect.onExitPrimitive(asking, (exit) => {
     if (begunAt === undefined) return undefined
-    const elapsed = record.now() - begunAt
-    if (exit._tag === "Failure") {
-      tally.end()
-      failed(tally, record, kind, exit.cause, elapsed, need)
-      return undefined
+    const from = begunAt
+    if (exit._tag === "Success") {
+      const now = record.now()
+      tally.answered(kind, now - from, now)
     }
-    tally.answered(kind, elapsed, begunAt + elapsed)
-    if (kind === "generate") tally.end()
-    else untilEnd(exit.value as Opened<unknown>, tally, record, begunAt, need)
+    // A stream is a question until it ends. One that breaks was no answer.
+    if (exit._tag === "Failure" || kind === "generate") over(exit, from)
+    else (exit.value as Opened<unknown>).ended.observe((end) => over(end, from))
     return undefined
   })
 }
-
-/** A stream is a question until it ends. One that breaks was no answer. */
-const untilEnd = (
-  opened: Opened<unknown>,
-  tally: Tally,
-  record: CallRecord,
-  begunAt: number,
-  need: () => number,
-): void =>
-  opened.ended.observe((exit: Exit.Exit<void, unknown>) => {
-    tally.end()
-    if (exit._tag === "Failure" && !Cause.hasInterruptsOnly(exit.cause)) {
-      failed(tally, record, "stream", exit.cause, record.now() - begunAt, need)
-    }
-  })

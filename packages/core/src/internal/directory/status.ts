@@ -34,7 +34,7 @@ export const Status = Schema.Struct({
   overrides: Settings,
   /** Nothing when it has no circuit, or was not asked yet. */
   circuit: Schema.optionalKey(Circuit),
-  /** Questions that it has now; a stream is one until it ends. */
+  /** Attempts at it that are under way; a stream is one until it ends. */
   inFlight: Schema.Int,
   /** How long it takes, as far as is known: a moving average that goes up at once and comes down slowly. */
   latency: Schema.Struct({

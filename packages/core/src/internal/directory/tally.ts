@@ -10,7 +10,7 @@ export type Kind = "generate" | "stream"
 
 /** How a candidate did, in the time of the clock that only moves forward. */
 export class Tally {
-  /** Questions that it has now; a stream is one until it ends. */
+  /** Attempts at it that are under way; a stream is one until it ends. */
   inFlight = 0
   /** When it was asked last. */
   askedAt = -Infinity

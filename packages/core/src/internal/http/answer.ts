@@ -198,6 +198,12 @@ const unknownError = (requestId: string | undefined): PublicError => {
   }
 }
 
+/**
+ * A 401 must say how to authenticate (RFC 9110, section 15.5.2), and a challenge of this scheme must have a parameter
+ * (RFC 6750, section 3). No browser asks for a password because of it.
+ */
+const challenge = 'Bearer realm="service"'
+
 const responseOf = (
   status: number,
   error: PublicError,
@@ -213,6 +219,7 @@ const responseOf = (
       // A cache must not answer the next one with this.
       "cache-control": "no-store",
       ...(error.retry_after === undefined ? {} : { "retry-after": String(error.retry_after) }),
+      ...(status === 401 ? { "www-authenticate": challenge } : {}),
     },
     body: asProblem
       ? { type: `${problemTypes}${type}`, title: titles[type], status, detail: message, ...rest }
@@ -302,4 +309,32 @@ export const logLine = (
       ...where,
     },
   }
+}
+
+/** What clients read with the line of the log. What throws when it is looked at is no failure of ours. */
+export const errorAndLine = (
+  failure: LlmError | undefined,
+  settings: Answering,
+  facts: RequestFacts,
+  sent?: number,
+): { readonly status: number; readonly error: PublicError; readonly line: LogLine } => {
+  const both = (failure: LlmError | undefined) => ({
+    ...publicError(failure, settings, facts.requestId),
+    line: logLine(failure, settings, facts, sent),
+  })
+  return orElse(
+    () => both(failure),
+    () => both(undefined),
+  )
+}
+
+/** The response to whatever was raised, with its line of the log. Never throws. */
+export const answerAndLine = (
+  failure: LlmError | undefined,
+  settings: Answering,
+  facts: RequestFacts,
+  sent?: number,
+): { readonly response: HttpErrorResponse; readonly line: LogLine } => {
+  const { error, line, status } = errorAndLine(failure, settings, facts, sent)
+  return { response: responseOf(status, error, settings, facts.accept), line }
 }

@@ -7,9 +7,17 @@ import { isLlmError, type LlmError } from "../llmError.ts"
 /**
  * The failure that this is, or that it carries: one of ours, an `AiError`, or a
  * cause that holds one of them as a failure or a defect, the first of them.
- * `undefined` for everything else.
+ * `undefined` for everything else. Never throws: anything can be raised, a proxy that was revoked for example.
  */
 export const failureOf = (u: unknown): LlmError | undefined => {
+  try {
+    return found(u)
+  } catch {
+    return undefined
+  }
+}
+
+const found = (u: unknown): LlmError | undefined => {
   if (isLlmError(u)) return u
   if (AiError.isAiError(u)) return fromAiError(u)
   if (!Cause.isCause(u)) return undefined

@@ -126,7 +126,7 @@ export const statusOf = (failure: LlmError, modes: FailureMode.Table): number =>
 export const retryableOf = (failure: LlmError, modes: FailureMode.Table): boolean =>
   orElse(
     () => FailureMode.retryable(failure, modes) === true,
-    () => failure.retryable,
+    () => failure.retryable === true,
   )
 
 /**

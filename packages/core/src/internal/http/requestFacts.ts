@@ -29,15 +29,17 @@ const identifier = /^[\w.:=+/@-]{1,128}$/
 export const cleanId = (id: unknown): string | undefined =>
   typeof id === "string" && identifier.test(id) ? id : undefined
 
+/** An origin; and what may be one without its scheme, since a name and a password can stand before an `@`. */
+const origins = [/^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i, /^(?:[\\/]{2,})?[^\\/?#]*@[^\\/?#]*/]
+
 /** The path of an address: without origin and query, in visible ASCII, and not too long. */
 export const pathOf = (url: unknown): string | undefined => {
   if (typeof url !== "string") return undefined
-  const path = url
-    .slice(0, 8 * longestPath)
-    .replace(/^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i, "")
+  const path = origins
+    .reduce((rest, origin) => rest.replace(origin, ""), url)
     .replace(/[?#].*$/s, "")
-    .replaceAll(/[^\x21-\x7e]/g, "_")
     .slice(0, longestPath)
+    .replaceAll(/[^\x21-\x7e]/g, "_")
   return path === "" ? "/" : path
 }
 
@@ -58,5 +60,15 @@ export const factsOf = (request: RequestLike | undefined, requestIdHeader: strin
     }
   } catch {
     return {}
+  }
+}
+
+/** The signal of a request, where it has one. Never throws. */
+export const signalOf = (request: { readonly signal?: AbortSignal | null } | undefined): AbortSignal | undefined => {
+  try {
+    const signal = request?.signal
+    return typeof signal?.addEventListener === "function" ? signal : undefined
+  } catch {
+    return undefined
   }
 }

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import { HttpServerRequest } from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import type { LlmError } from "../llmError.ts"
-import { answer, type HttpErrorResponse, logLine, type Settings } from "./answer.ts"
+import { answerAndLine, type HttpErrorResponse, type Settings } from "./answer.ts"
 import { factsOf } from "./requestFacts.ts"
 import { answeringNow, write } from "./settings.ts"
 
@@ -26,6 +26,7 @@ export const respond = (
       Effect.succeed(Context.getOrUndefined(context, HttpServerRequest)),
     )
     const facts = factsOf(request, all.requestIdHeader)
-    yield* write(logLine(failure, all, facts))
-    return toServerResponse(answer(failure, all, facts))
+    const { line, response } = answerAndLine(failure, all, facts)
+    yield* write(line)
+    return toServerResponse(response)
   })

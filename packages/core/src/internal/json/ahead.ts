@@ -48,6 +48,8 @@ export abstract class Ahead {
   protected i: number
   /** Whether nothing comes after `n`. */
   protected ended = false
+  /** Whether it waited long enough: what is there has to do. */
+  protected impatient = false
   /** Whether an answer depended on text that is not there yet. */
   protected starved = false
   /** Whether the last look over space and comments crossed the end of a line. */
@@ -87,7 +89,7 @@ export abstract class Ahead {
 
   /** Whether it must wait for more text. */
   protected get waits(): boolean {
-    return this.starved && !this.ended
+    return this.starved && !this.ended && !this.impatient
   }
 
   /** The unit at `i`, or -1 at the end; then more text might change the answer. */
@@ -165,7 +167,7 @@ export abstract class Ahead {
     return known.to
   }
 
-  /** Does a key stand at `i`, with its colon? At the end of the text: `atEnd`. */
+  /** Does a key stand at `i`, with its colon? Where the text ends before that can be told: `atEnd`. */
   protected keyAt(i: number, atEnd = true): boolean {
     const c = this.at(i)
     if (c === -1) return atEnd
@@ -185,9 +187,8 @@ export abstract class Ahead {
       }
       this.work += j - i
       if (j >= stop) {
-        // What is in quotes and this long without another quote may well be a key.
-        if (j < n) return true
-        this.starved = true
+        // What is in quotes and longer than the reach may or may not be one, as at the end of the text.
+        if (j >= n) this.starved = true
         return atEnd
       }
       const d = this.colonAfter(j + 1)

@@ -55,8 +55,8 @@ export abstract class Bare extends Tree {
     const { top: frame } = this
     const end = this.endOfWord(i)
     if (this.waits) return
-    if (end < 0) return this.fail()
     const cut = end >= this.n
+    if (end < 0 || (cut && !this.ended)) return this.fail()
     const word = this.text.slice(i, end).trim()
     if (word === "") return this.fail()
     frame.comma = -1
@@ -96,6 +96,7 @@ export abstract class Bare extends Tree {
     let parens = 0
     let simple = true
     let firstLine = -1
+    let signature = -1
     let j = i
     for (; j < stop; j++) {
       const c = charCodeAt.call(text, j)
@@ -147,9 +148,23 @@ export abstract class Bare extends Tree {
       if (c === 123) {
         // Brackets of prose, as in a template.
         if (simple && meaningOf(text.slice(i, j)) !== undefined) return this.wordEnd(i, j)
-        const closing = frame.array ? -1 : this.proseBracket(j)
+        const closing = frame.array ? -1 : this.proseBracket(j, 125)
         if (closing < 0) return firstLine
         j = closing
+        continue
+      }
+      if (c === 91 && !frame.array && j > i && !isSpace(charCodeAt.call(text, j - 1))) {
+        // A list type or a part of a route, as in `File[]` or `/post/[id]`.
+        if (simple && meaningOf(text.slice(i, j)) !== undefined) return firstLine
+        const closing = this.proseBracket(j, 93)
+        if (closing < 0) return firstLine
+        j = closing
+        simple = false
+        continue
+      }
+      if (c === 60 && !frame.array && j > i && isWord(charCodeAt.call(text, j - 1))) {
+        // A type with an argument, as in `List<String>`.
+        simple = false
         continue
       }
       if (c === 91 || c === 59 || c === 60) return firstLine
@@ -168,7 +183,16 @@ export abstract class Bare extends Tree {
         if (isSpace(charCodeAt.call(text, j - 1)) && (d === 47 || d === 42)) return this.wordEnd(i, j)
       }
       if (c === 35 && isSpace(charCodeAt.call(text, j - 1)) && this.at(j + 1) === 32) return this.wordEnd(i, j)
-      if (c === colon && isSpace(this.at(j + 1))) return firstLine
+      if (c === colon && isSpace(this.at(j + 1))) {
+        // A colon inside of a call's brackets or after them belongs to a signature, not to a key.
+        if (frame.array || j === i) return firstLine
+        if (parens === 0) {
+          if (charCodeAt.call(text, j - 1) === 41) continue
+          return firstLine
+        }
+        if (j > signature) signature = this.signatureEnd(j)
+        if (signature < 0) return firstLine
+      }
     }
     this.work += j - i
     if (j < n) return firstLine
@@ -194,12 +218,24 @@ export abstract class Bare extends Tree {
     return this.at(after) === 125 || this.keyAt(after)
   }
 
-  /** The bracket that closes a name in curly brackets, as in `hello {name}`. */
-  private proseBracket(j: number): number {
+  /** The round bracket that closes what stands in a signature, on the same line. */
+  private signatureEnd(j: number): number {
+    const stop = Math.min(this.n, j + 256)
+    for (let k = j + 1; k < stop; k++) {
+      const c = unitAt(this.text, k)
+      if (c === 41) return k
+      if (c === newline || c === 34 || c === 40 || c === 91 || c === 93 || c === 123 || c === 125) return -1
+    }
+    if (stop === this.n) this.starved = true
+    return -1
+  }
+
+  /** The bracket that closes a name in brackets, as in `hello {name}`. */
+  private proseBracket(j: number, close: number): number {
     const stop = Math.min(this.n, j + 64)
     for (let k = j + 1; k < stop; k++) {
       const c = unitAt(this.text, k)
-      if (c === 125) return k
+      if (c === close) return k
       if (!isWord(c) && c !== 32) return -1
     }
     if (stop === this.n) this.starved = true

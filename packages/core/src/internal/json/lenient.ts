@@ -36,6 +36,9 @@ const { charCodeAt } = String.prototype
 /** How long text may be that belongs to nothing and is passed over. */
 const strayReach = 80
 
+/** How much text is kept for a decision that depends on what comes after it. */
+const maxWait = 1024
+
 /** The parser of one value. */
 export class Lenient extends Strings {
   /** Path of the node that was not finished, when it ended open. */
@@ -64,7 +67,15 @@ export class Lenient extends Strings {
       const before = this.i
       this.step()
       this.work += Math.max(1, this.i - before)
-      if (this.waits) return
+      if (this.waits) {
+        if (this.n - this.i < maxWait) return
+        // However much more text comes, it is not kept for one decision.
+        const { i, mode } = this
+        this.impatient = true
+        this.step()
+        this.impatient = false
+        if (this.i === i && this.mode === mode) this.end ??= "failed"
+      }
       if (this.work > maxWork) this.end = "spent"
     }
   }
@@ -542,6 +553,11 @@ export class Lenient extends Strings {
   /** The text behind its first bracket, as far as it is still there. */
   afterFirst(): string {
     return this.text.slice(this.base === 0 ? 1 : this.i)
+  }
+
+  /** Whether there is enough of it to be shown: after a key, or inside of a string. */
+  get isVisible(): boolean {
+    return this.committed || this.showsString
   }
 
   /** Makes the tree hold all that is known of it, and tells the path of the node that still grows. */

@@ -57,6 +57,8 @@ export class Live {
   private before = ""
   private issues: Array<Issue> = []
   private shown = false
+  /** Whether it cannot be the answer, by its bracket. */
+  private hidden = false
   /** Open brackets of a broken span, and whether a string is open in it. */
   private depth = 0
   private inString = false
@@ -133,12 +135,12 @@ export class Live {
   /** A span may begin with this bracket. */
   private begin(at: number, bracket: string): string | undefined {
     const { array, object } = this.wanted.kinds
-    this.i = at
-    const quoted = inQuotes(this.text, at)
-    if (quoted || !(bracket === "[" ? array : object)) {
+    if (inQuotes(this.text, at)) {
       this.i = at + 1
       return ""
     }
+    this.i = at
+    this.hidden = !(bracket === "[" ? array : object)
     const rest = this.leave()
     const { maxDepth, maxWork } = this.limits
     const lenient = new Lenient("", 0, 0, {
@@ -176,7 +178,7 @@ export class Live {
     switch (lenient.end) {
       case undefined: {
         const path = lenient.show()
-        if (lenient.committed) this.show(lenient.root, path)
+        if (lenient.isVisible) this.show(lenient.root, path)
         return undefined
       }
       case "closed":
@@ -207,6 +209,7 @@ export class Live {
   }
 
   private show(value: unknown, open: Path | undefined): void {
+    if (this.hidden) return
     this.shown = true
     this.view = { value, open, issues: this.issues }
   }

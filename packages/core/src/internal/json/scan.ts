@@ -120,10 +120,12 @@ class Scan implements Scanned {
   private readonly strict: StrictScan = { end: "broken", at: 0 }
   private readonly boundaries: Boundaries
   private i = 0
+  private strong = 0
+  private weak = 0
   private inFence = false
   private fenceEnd = -1
   /** How many more spans may be read twice, in two ways. */
-  private secondLooks = 16
+  private secondLooks = 4
   /** Whether no reasoning that begins from here on ends. */
   private endless = false
 
@@ -159,7 +161,15 @@ class Scan implements Scanned {
         this.span(mark.index)
       }
       if (this.work > limits.maxWork) this.pass("maxWork", this.i)
-      if (this.candidates.length > limits.maxCandidates) this.pass("maxCandidates", this.i)
+    }
+  }
+
+  private add(found: Candidate): void {
+    // Prose may be full of brackets that are hardly answers; they are no reason to give up, nor to be kept.
+    if (found.strong ? ++this.strong > this.limits.maxCandidates : ++this.weak > this.limits.maxCandidates) {
+      if (found.strong) this.pass("maxCandidates", found.found.start)
+    } else {
+      this.candidates.push(found)
     }
   }
 
@@ -205,7 +215,7 @@ class Scan implements Scanned {
     }
     const how = at === first && end === last ? "whole" : "span"
     const around = surroundings(text, at, end, fenced)
-    this.candidates.push(
+    this.add(
       candidate({ how, fenced, start: at, end }, json.value, {
         strong: how === "whole" || looksMeant(json.value, around),
         announced: announced(around),
@@ -263,7 +273,7 @@ class Scan implements Scanned {
       return
     }
     const how = lenient.end === "open" ? "open" : at === first && end >= last ? "whole" : "span"
-    this.candidates.push(
+    this.add(
       candidate({ how, fenced, start: at, end }, lenient.root, {
         repairs: lenient.repairs,
         openPath: lenient.openPath,
@@ -286,7 +296,7 @@ class Scan implements Scanned {
     const end = tuple.position
     if (!inFence && !surroundings(text, at, end, false).whole) return
     const how = at === first && end === last ? "whole" : "span"
-    this.candidates.push(candidate({ how, fenced: inFence, start: at, end }, tuple.root, { repairs: tuple.repairs }))
+    this.add(candidate({ how, fenced: inFence, start: at, end }, tuple.root, { repairs: tuple.repairs }))
     this.i = end
   }
 }

@@ -102,7 +102,11 @@ export abstract class Strings extends Quotes {
     let q = k + 1
     while (q < n && isSpace(charCodeAt.call(text, q))) q++
     if (q >= n) return false
-    return (this.top.array ? this.itemAt(q) : this.keyAt(q, false)) && !this.waits
+    const next = this.top.array ? this.itemAt(q) : this.keyAt(q, false)
+    const certain = !this.waits
+    // When more text has to tell, the string is read in the long way.
+    this.starved = false
+    return next && certain
   }
 
   /** A string begins at `i`. */

@@ -113,9 +113,10 @@ export class RateLimiter implements Gate<Cost> {
     }
   }
 
-  /** Somebody who knows says that a meter has no more than this left. */
-  atMost(now: number, meter: number, units: number): void {
-    this.buckets[meter]!.atMost(now, units)
+  /** Somebody who knows says that a meter had no more than this left at an instant. What came back since is added. */
+  atMost(now: number, meter: number, units: number, since: number = now): void {
+    const bucket = this.buckets[meter]!
+    bucket.atMost(now, units + (now - since) / bucket.interval)
   }
 
   /** Nothing can be had until then. */

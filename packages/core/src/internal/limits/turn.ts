@@ -166,7 +166,8 @@ export class Turn<Cost> implements Waiter<Cost> {
     if (others && left <= tolerance) return this.reject("another is ready", now)
     // As long as there is no other candidate, there may be one later.
     const patience = others ? left : Math.max(record.patience, 100)
-    this.cancelCheck = this.after(Math.min(this.until - now, patience), () => this.look(record.now()))
+    const millis = Math.min(this.until - now, patience)
+    this.cancelCheck = millis === Infinity ? undefined : this.after(millis, () => this.look(record.now()))
   }
 
   private reject(why: Why, now: number, forecast = this.door.forecast(now, this.ahead(), this.cost)): void {

@@ -1,9 +1,8 @@
 /** Asking again with another prompt: what bounds it, and what it leaves in the call's record. */
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import type * as Prompt from "effect/ai/Prompt"
 import type { Request } from "../../LanguageModelFace.ts"
+import { atMost } from "../atMost.ts"
 import { type CallRecord, CurrentCall } from "../callRecord.ts"
 import type { LlmError } from "../llmError.ts"
 
@@ -38,7 +37,7 @@ export const told = (
 
 /**
  * An effect of the caller's: calls that it makes are calls of their own, and it
- * is given up at the deadline of this one.
+ * is given up at the deadline of this one, also when it cannot be interrupted.
  */
 export const asCallers = <A, E, R>(
   self: Effect.Effect<A, E, R>,
@@ -46,8 +45,11 @@ export const asCallers = <A, E, R>(
 ): Effect.Effect<A | undefined, E, R> => {
   const own = Effect.provideService(self, CurrentCall, undefined)
   if (record.deadlineAt === Infinity) return own
-  const left = Math.max(0, record.deadlineAt - record.now())
-  return Effect.map(Effect.timeoutOption(own, Duration.millis(left)), Option.getOrUndefined)
+  return Effect.suspend(() =>
+    Effect.flatMap(atMost(own, record.deadlineAt - record.now()), (exit): Effect.Effect<A | undefined, E> =>
+      exit === "too slow" ? Effect.undefined : exit,
+    ),
+  )
 }
 
 /** No more attempts than so many from here on, whatever those below ask for anew each time. */

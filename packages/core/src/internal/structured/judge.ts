@@ -37,17 +37,26 @@ const finishOf = (answer: Answer): string | undefined => {
   return undefined
 }
 
-/**
- * How models decline in words. Only an answer that holds no JSON at all and
- * begins so is taken for a refusal.
- */
-const declines =
-  /^\W*(?:i['’]m (?:sorry|afraid|not able|unable)|i am (?:sorry|afraid|not able|unable)|(?:my )?apolog(?:y|ies|ise|ize)|sorry\b|i (?:can(?:no|['’])t|won['’]t|will not|must decline|have to decline)|as an ai\b|unfortunately,? i (?:can(?:no|['’])t|am (?:not able|unable)))/i
+/** How models begin when they decline in words: with themselves, or with an apology. */
+const opening =
+  /^\W*(?:i\b|i['’]m\b|we\b|we['’]re\b|sorry\b|(?:my |our )?apolog|unfortunately\b|regrettably\b|as an ai\b)/i
 
-const isRefusal = (text: string): boolean => text.length < 2_000 && declines.test(text)
+/** That something is not going to happen. An apology alone is politeness. */
+const inability =
+  /\b(?:can(?:no|['’])t|can ?not|unable to|not able to|won['’]t|will not|(?:must|have to|need to) decline|decline to|refuse to|not (?:allowed|permitted|going) to)\b/i
+
+/** Where a model says so, if it does: in its first two sentences. */
+const firstSentences = /^(?:[^.!?]*[.!?]){0,2}[^.!?]{0,200}/
+
+/** Only an answer that holds no JSON at all, and begins so, is taken for a refusal. */
+const isRefusal = (text: string): boolean =>
+  text.length < 2_000 && opening.test(text) && inability.test(firstSentences.exec(text.slice(0, 500))?.[0] ?? "")
 
 /** Why an extraction gave nothing, as a rejection. */
-export const rejectionOf = (failure: ExtractionFailure, text: string): Pick<Rejection, "reason" | "issues" | "more"> => ({
+export const rejectionOf = (
+  failure: ExtractionFailure,
+  text: string,
+): Pick<Rejection, "reason" | "issues" | "more"> => ({
   reason: failure.cause === "nothing found" && isRefusal(text) ? "refusal" : failure.cause,
   ...listed(failure.issues ?? []),
 })
@@ -191,6 +200,10 @@ const judgeCall = (call: ToolCall, tools: ReadonlyArray<Tool.Any>, finish: strin
     : refuse({ reason: finish === "length" ? "truncated" : "schema mismatch", ...listed(fit.issues) })
 }
 
+/** The arguments as the assistant's turn shows them: always an object, and nothing of what was cut off. */
+const shown = (params: unknown, rejection: Judged["rejection"]): Readonly<Record<string, unknown>> =>
+  isObject(params) && rejection?.reason !== "truncated" ? params : {}
+
 /** Judges the arguments of an answer's tool calls. */
 export const toolCalls = (answer: Answer, request: Request, care: Care): Verdict<undefined> => {
   const finish = finishOf(answer)
@@ -212,7 +225,7 @@ export const toolCalls = (answer: Answer, request: Request, care: Care): Verdict
   }
   const issues = wrong.flatMap((rejection) => rejection.issues)
   const calls = [...judged].flatMap(([part, { rejection }]): ReadonlyArray<Reprompt.JudgedCall> =>
-    isOurs(part) ? [{ id: part.id, name: part.name, params: isObject(part.params) ? part.params : {}, rejection }] : [],
+    isOurs(part) ? [{ id: part.id, name: part.name, params: shown(part.params, rejection), rejection }] : [],
   )
   return {
     _tag: "refused",
@@ -221,7 +234,7 @@ export const toolCalls = (answer: Answer, request: Request, care: Care): Verdict
       issues: issues.slice(0, maxIssues),
       more: wrong.reduce((sum, { more }) => sum + more, 0) + Math.max(0, issues.length - maxIssues),
     },
-    longer: false,
+    longer: wrong.some(({ reason }) => reason === "truncated"),
     again: (asked) => ({ ...asked, prompt: Reprompt.forTools(asked.prompt, answer, calls, care.quote) }),
   }
 }

@@ -5,7 +5,14 @@ import { CurrentOverrides, mergeParameters } from "../../Call.ts"
 import type { Answer, Request } from "../../LanguageModelFace.ts"
 import * as LanguageModelFace from "../../LanguageModelFace.ts"
 import type { CallRecord } from "../callRecord.ts"
-import { InvalidResponse, isLlmError, type Rejection, withEvidence } from "../llmError.ts"
+import {
+  AllProvidersFailed,
+  InvalidResponse,
+  isLlmError,
+  type LlmError,
+  type Rejection,
+  withEvidence,
+} from "../llmError.ts"
 import { type AnyOf, namesOf, peek } from "../provider.ts"
 import * as Usage from "./usage.ts"
 
@@ -68,6 +75,8 @@ class Course<A, E, R, EJ, RJ, RO> {
   /** What the candidate that is asked now answered before. */
   private before: { readonly said: string; readonly text: string } | undefined
   private lastText = ""
+  /** How often the length that the call allows was doubled, as an answer was cut off. */
+  private doublings = 0
   /** What a failover around this one lends. */
   private readonly lent: Pick<CallRecord, "alternatives" | "alternativeNeeds" | "patience">
 
@@ -94,11 +103,11 @@ class Course<A, E, R, EJ, RJ, RO> {
   }
 
   /** Asks with this request, which is the original one or one that says what was wrong. */
-  from(request: Request, longer: boolean): Effect.Effect<Accepted<A>, E | EJ | InvalidResponse, R | RJ | RO> {
+  from(request: Request): Effect.Effect<Accepted<A>, E | EJ | InvalidResponse, R | RJ | RO> {
     // What a failover lent while it asked is over when it has answered. The attempts it made still count.
     const { alternativeNeeds, alternatives, patience } = this.lent
     Object.assign(this.record, { alternativeNeeds, alternatives, patience })
-    return Effect.matchEffect(longer ? longerAnswer(this.ask(request)) : this.ask(request), {
+    return Effect.matchEffect(longerAnswer(this.ask(request), this.doublings), {
       onFailure: (error) => this.failed(request, error),
       onSuccess: (answer) => {
         this.asked++
@@ -131,7 +140,8 @@ class Course<A, E, R, EJ, RJ, RO> {
 
     const said = JSON.stringify([rejection.reason, rejection.issues])
     const repeated =
-      this.before !== undefined && (this.before.said === said || (text !== "" && this.before.text === text))
+      this.before !== undefined &&
+      ((rejection.issues.length > 0 && this.before.said === said) || (text !== "" && this.before.text === text))
     const others = this.others(who.provider)
     // One answer is kept for a candidate that was not asked.
     const keep = others ? 1 : 0
@@ -148,20 +158,31 @@ class Course<A, E, R, EJ, RJ, RO> {
       if (!stay) return this.elsewhere(who.provider)
       this.before = { said, text }
       record.pinned = who.provider
-      return this.from(again(this.original), longer)
+      if (longer) this.doublings++
+      return this.from(again(this.original))
     })
   }
 
   /** The asking itself failed. */
   private failed(request: Request, error: E): Effect.Effect<Accepted<A>, E | EJ | InvalidResponse, R | RJ | RO> {
     const { record } = this
-    if (request === this.original || !isLlmError(error)) return Effect.fail(error)
+    if (!isLlmError(error)) return Effect.fail(error)
+    if (request === this.original) return Effect.fail(this.withRejections(error))
     const provider = record.pinned
     if (provider !== undefined && !this.spent() && this.others(provider)) {
       record.failures.push(error)
       return this.elsewhere(provider)
     }
-    return Effect.fail(ofTheChange.has(error._tag) ? this.failure() : error)
+    return Effect.fail(ofTheChange.has(error._tag) ? this.failure() : this.withRejections(error))
+  }
+
+  /** A failure that tells of others tells of the answers that were refused before it, too. */
+  private withRejections(error: E & LlmError): E | InvalidResponse {
+    if (this.rejections.length === 0 || error._tag !== "AllProvidersFailed") return error
+    const before = this.failure()
+    const all = new AllProvidersFailed({ ...error, failures: [before, ...error.failures] })
+    // The same failure, which tells more: of the same tag, and so of the same type.
+    return withEvidence(all, { providerMessage: error.providerMessage, cause: error.cause }) as E & LlmError
   }
 
   /** Asks another candidate, as it was asked first. */
@@ -170,7 +191,8 @@ class Course<A, E, R, EJ, RJ, RO> {
     record.passedOver = [...record.passedOver, provider]
     record.pinned = undefined
     this.before = undefined
-    return this.from(this.original, false)
+    this.doublings = 0
+    return this.from(this.original)
   }
 
   /** Is there a candidate besides this one that could be asked now? */
@@ -224,17 +246,19 @@ class Course<A, E, R, EJ, RJ, RO> {
   }
 }
 
-/** Allows twice the length, where the call limits it. */
-const longerAnswer = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.flatMap(CurrentOverrides, (current) => {
-    const maxTokens = current.parameters?.maxTokens
-    return maxTokens === undefined
-      ? self
-      : Effect.provideService(self, CurrentOverrides, {
-          ...current,
-          parameters: mergeParameters(current.parameters, { maxTokens: maxTokens * 2 }),
-        })
-  })
+/** Allows twice the length, and twice that, where the call limits it. */
+const longerAnswer = <A, E, R>(self: Effect.Effect<A, E, R>, doublings: number): Effect.Effect<A, E, R> =>
+  doublings === 0
+    ? self
+    : Effect.flatMap(CurrentOverrides, (current) => {
+        const maxTokens = current.parameters?.maxTokens
+        return maxTokens === undefined
+          ? self
+          : Effect.provideService(self, CurrentOverrides, {
+              ...current,
+              parameters: mergeParameters(current.parameters, { maxTokens: maxTokens * 2 ** doublings }),
+            })
+      })
 
 /**
  * Asks for an answer until the judge accepts one.
@@ -255,8 +279,11 @@ export const untilAccepted = <A, E, R, EJ, RJ, RO>(
 ): Effect.Effect<Accepted<A>, E | EJ | InvalidResponse, R | RJ | RO> =>
   Effect.withFiber(({ context }) => {
     const { alternativeNeeds, alternatives, maxAttempts, passedOver, patience, pinned } = record
+    const failuresBefore = record.failures.length
     const course = new Course(ask, self, request, judge, bounds, record, context, onInvalid)
-    return Effect.onExitPrimitive(course.from(request, false), () => {
+    return Effect.onExitPrimitive(course.from(request), (exit) => {
+      // What leaves tells of them.
+      if (exit._tag === "Failure") record.failures.splice(failuresBefore)
       Object.assign(record, { alternativeNeeds, alternatives, maxAttempts, passedOver, patience, pinned })
       return undefined
     })

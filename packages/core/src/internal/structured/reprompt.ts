@@ -85,6 +85,11 @@ export const forJson = (
   ])
 }
 
+const callAgain = ({ reason }: Pick<Rejection, "reason">): string =>
+  reason === "truncated"
+    ? "Call it again with arguments that are as short as they can be."
+    : "Call it again with corrected arguments."
+
 /** The model's own reasoning before its calls: some providers take a call back only together with it. */
 const reasoning = (answer: Answer): ReadonlyArray<Prompt.ReasoningPart> =>
   answer.flatMap((part) =>
@@ -127,7 +132,7 @@ export const forTools = (
           result:
             rejection === undefined
               ? "Not run, since another call beside it was wrong. Call it again."
-              : `Not run: the arguments were not accepted. ${listed(rejection)}\nCall it again with corrected arguments.`,
+              : `Not run: the arguments were not accepted. ${listed(rejection)}\n${callAgain(rejection)}`,
         }),
       ),
     }),
