@@ -1,4 +1,6 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
+import { Timeouts } from "@understudy/core"
+import { Effect } from "effect"
 import { type Deadline, Deadlines } from "../src/internal/deadlines.ts"
 import { random } from "./stub.ts"
 
@@ -93,6 +95,19 @@ describe("Deadlines", () => {
     }
     assert.strictEqual(world.sets(), 1)
   })
+
+  it.live("are those of all attempts on the live clock: they take no timers of their own", () =>
+    Effect.gen(function* () {
+      const leaf = Effect.promise(async () => 42)
+      const asked = Timeouts.effect(leaf, { attempt: "45 seconds" })
+      yield* asked
+      const set = vi.spyOn(globalThis, "setTimeout")
+      for (let n = 0; n < 200; n++) yield* asked
+      const timers = set.mock.calls.filter(([, millis]) => Number(millis) > 1_000).length
+      set.mockRestore()
+      assert.isAtMost(timers, 2)
+    }),
+  )
 
   it("wait longer than a platform timer can", () => {
     const world = platform()
