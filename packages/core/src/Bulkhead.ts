@@ -163,10 +163,16 @@ const leave = (
   kind: Kind,
   exit: Exit.Exit<unknown, unknown>,
 ): void => {
-  if (!turn.leave(record.now())) return
+  if (turn.leave(record.now())) giveBack(pool, record, kind, exit)
+}
+
+const giveBack = (pool: Pool, record: CallRecord, kind: Kind, exit: Exit.Exit<unknown, unknown>): void => {
   if (kind === "stream" && exit._tag === "Success") {
     const { ended } = exit.value as Opened<unknown>
     ended.observe(() => pool.give(record.now()))
+  } else if (pool.line.length === 0) {
+    // Nobody waits for it: the machine is enough, and it needs no time.
+    pool.machine.give(0)
   } else {
     pool.give(record.now())
   }
@@ -187,17 +193,23 @@ const with_ = (options: With): Policy<CapacityExceeded, Bulkheads> => {
     return wrap<F, E, R, E | CapacityExceeded, R | Bulkheads>(self, (run, record, kind) => {
       let pool: Pool
       let turn: Turn<void> | undefined
+      let inside = false
       // The permit is taken inside of what gives it back: an interruption can fall between.
       return Effect.onExitPrimitive(
         Effect.withFiber(({ context }) => {
           const bulkheads = Context.getUnsafe(context as Context.Context<Bulkheads>, Bulkheads)
-          pool = bulkheads.pool(name, numbers, record.now())
+          pool = bulkheads.pool(name, numbers, record.startedAt)
+          if (pool.line.tryTake(record.startedAt, undefined)) {
+            inside = true
+            return run
+          }
           turn = new Turn<void>(pool, record, self, context, undefined)
           const waiting = turn.enter()
           return waiting === undefined ? run : Effect.flatMap(waiting, () => run)
         }),
         (exit) => {
-          if (turn !== undefined) leave(pool, turn, record, kind, exit)
+          if (inside) giveBack(pool, record, kind, exit)
+          else if (turn !== undefined) leave(pool, turn, record, kind, exit)
           return undefined
         },
       )
