@@ -55,11 +55,27 @@ const extractLine = (
       Output.json({ id, ok: false, cause: "invalid schema" })
       return false
     }
-    const found = extract(answer, tier, check.success)
+    const tried = Result.try({
+      try: () => extract(answer, tier, check.success),
+      catch: (error) => {
+        if (error instanceof JsonSchemaCheck.PatternTooSlow) return error
+        throw error
+      },
+    })
+    if (Result.isFailure(tried)) {
+      Output.note(Output.plain(`${from}, line ${number}: schema_hint: ${tried.failure.message}`))
+      Output.json({ id, ok: false, cause: "invalid schema" })
+      return false
+    }
+    const found = tried.success
     if (Result.isFailure(found)) {
       Output.json({ id, ok: false, cause: found.failure.cause })
     } else {
       const { complete, json, repairs } = found.success
+      if (!JsonSchemaCheck.finite(json)) {
+        Output.json({ id, ok: false, cause: "unparseable" })
+        return true
+      }
       Output.json({ id, ok: true, value: json, repairs, complete })
     }
     return true

@@ -19,7 +19,7 @@ export const json = (value: unknown): void =>
 /** What a terminal may take for a command, or reorder text by; line ends and tabs are not among it. */
 const unprintable =
   // eslint-disable-next-line no-control-regex -- these are what must not reach a terminal
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
 
 /** One line on stderr. */
 export const note = (content: string): void => void process.stderr.write(`${content}\n`)

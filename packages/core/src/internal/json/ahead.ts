@@ -183,6 +183,7 @@ export abstract class Ahead {
           plain = false
           j++
         } else if (d === newline) return false
+        else if (d === 0x201d && c === 34 && this.colonAfter(j + 1) === 1) return true
         else if (d === quote.close || d === quote.also || d === quote.alsoToo) break
       }
       this.work += j - i

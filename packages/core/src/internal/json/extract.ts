@@ -7,7 +7,7 @@ import type { Issue } from "./issues.ts"
 import { type Repair, type Tier, within } from "./repair.ts"
 import { type Candidate, type Found, type Limits as ScanLimits, scan, type Scanned } from "./scan.ts"
 import type { Path } from "./tree.ts"
-import { gathered, loneValue, wrappedValue } from "./unbracketed.ts"
+import { gathered, loneValue, stringedValue, unquotedLines, wrappedValue } from "./unbracketed.ts"
 
 /** Limits of one extraction. */
 export interface Limits extends ScanLimits {
@@ -78,11 +78,12 @@ const finishedBy = (reason: string | undefined): boolean | undefined =>
   reason === "length" ? false : reason === "stop" || reason === "tool-calls" ? true : undefined
 
 /** Finds, chooses, and tells why. */
-export const run = <A>(text: string, demand: Demand<A>): Outcome<A> => {
+export const run = <A>(answer: string, demand: Demand<A>): Outcome<A> => {
   const { limits } = demand
-  if (bytesAreMore(text, limits.maxBytes)) {
+  if (bytesAreMore(answer, limits.maxBytes)) {
     return { result: Result.fail({ cause: "too large", limit: "maxBytes" }), work: 0 }
   }
+  const text = unquotedLines(answer)
   const finished = finishedBy(demand.finishReason)
   const scanned = candidatesIn(text, finished, demand)
   const { passed, work } = scanned
@@ -129,6 +130,10 @@ const choose = <A>(
     const list = gathered(allowed, text)
     if (list !== undefined) consider(list)
   }
+  if (fitting.length === 0 && within("guess", tier) && candidates.length === 0) {
+    const stringed = stringedValue(text)
+    if (stringed !== undefined) consider(stringed)
+  }
   const strong = fitting.filter(({ candidate }) => candidate.strong)
   const pool = strong.length > 0 || !constrained ? strong : fitting
   const best = bestOf(pool, ({ candidate }) => candidate, demand)
@@ -164,6 +169,11 @@ const better = <A>(b: Candidate, a: Candidate, demand: Demand<A>): boolean => {
   const [lossA, guessA, safeA] = a.weight
   const [lossB, guessB, safeB] = b.weight
   if (lossA !== lossB) return lossB < lossA
+  // With nothing asked for, an object is more likely meant than numbers in brackets, which prose has as well.
+  if (!demand.constrained && a.plainList !== b.plainList) {
+    const [list, other] = a.plainList ? [a, b] : [b, a]
+    if (!Array.isArray(other.json) && list.found.how !== "whole") return b === other
+  }
   if (guessA !== guessB) return guessB < guessA
   if (a.found.fenced !== b.found.fenced) return b.found.fenced
   if (safeA !== safeB) return safeB < safeA

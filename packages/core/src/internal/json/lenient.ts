@@ -273,6 +273,7 @@ export class Lenient extends Strings {
     if (this.ellipsis(c) || (c === backtick && this.fenceAt(i))) return
     if (c === 123 && this.inArray) return this.missingBracket(i)
     if ((c === 34 || c === 39) && this.plainString(i, c, true)) return
+    if (c === 34 && this.mixedKey(i)) return
     const quote = quoteOf(c)
     if (quote !== undefined) return this.openString(i, quote, true)
     if (c === backslash && this.at(i + 1) === 34) return this.openEscaped(i, true)
@@ -284,6 +285,27 @@ export class Lenient extends Strings {
     if (!stray) return this.bareKey(i)
     this.repair("stray text", i)
     this.i = i + this.wordAt(i).length
+  }
+
+  /** A key that begins with a straight quote and ends with a typographic one. */
+  private mixedKey(i: number): boolean {
+    const { n, text } = this
+    const stop = Math.min(n, i + keyReach)
+    for (let j = i + 1; j < stop; j++) {
+      const c = unitAt(text, j)
+      if (c === 34 || c === backslash || c === newline || c === colon) return false
+      if (c !== 0x201d) continue
+      const ends = j > i + 1 && this.colonAfter(j + 1) === 1
+      if (this.waits || !ends) return false
+      this.repair("missing quote", j)
+      this.quoted++
+      this.top.key = text.slice(i + 1, j)
+      this.top.comma = -1
+      this.i = j + 1
+      this.mode = "colon"
+      return true
+    }
+    return false
   }
 
   /** One word with a colon right behind it: the same as what follows gives, in fewer steps. */
@@ -478,6 +500,16 @@ export class Lenient extends Strings {
     const wrong = this.fits(next, frames.length - 2)
     const extra = this.fits(next, frames.length - 1)
     if (this.waits) return
+    if (!missing && !wrong && !extra && c === 125 && matching >= 0) {
+      const goesOn = this.memberFollows(next)
+      if (this.waits) return
+      if (goesOn) {
+        // The object goes on: only the arrays in it were closed, the outermost by the wrong bracket.
+        while (frames.length > matching + 2) this.missingBracket(i)
+        this.repair("wrong bracket", i)
+        return this.leaveAt(i)
+      }
+    }
     if (missing || (matching >= 0 && !wrong && !extra)) {
       while (frames.length > matching + 1) this.missingBracket(i)
       return this.leaveAt(i)

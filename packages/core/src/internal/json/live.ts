@@ -184,7 +184,9 @@ export class Live {
       case "closed":
       case "open": {
         const text = this.before + " "
-        const around = surroundings(text, this.before.length, text.length, false)
+        const stands = surroundings(text, this.before.length, text.length, false)
+        // What follows is not there yet: as far as a view goes, a list of numbers is one.
+        const around = stands.place === "inline" ? stands : ({ ...stands, list: "any" } as const)
         const shows = lenient.committed || standingOf(lenient, around) === "strong"
         if (shows) this.show(lenient.root, undefined)
         return this.resume(lenient.rest())

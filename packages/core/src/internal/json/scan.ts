@@ -13,10 +13,12 @@ import { Boundaries, endOfReasoning, landmark } from "./reasoning.ts"
 import { type Repair, weigh } from "./repair.ts"
 import {
   beginsLine,
+  contradicts,
   mayBegin,
   endOfBroken,
   endsTooEarly,
   inQuotes,
+  isPlainList,
   looksMeant,
   standingOf,
   surroundings,
@@ -48,6 +50,8 @@ export interface Candidate {
   readonly strong: boolean
   /** Whether it begins a line, or follows a colon. */
   readonly announced: boolean
+  /** Whether it is no more than a list of numbers or words, outside of a fence. */
+  readonly plainList: boolean
 }
 
 /** A candidate with its weight. */
@@ -70,6 +74,12 @@ export const candidate = (
     incomplete: openPath === undefined ? [] : [openPath],
     strong,
     announced,
+    plainList:
+      !found.fenced &&
+      isPlainList(
+        json,
+        repairs.some(({ kind }) => kind === "unquoted value"),
+      ),
   }
 }
 
@@ -196,6 +206,10 @@ class Scan implements Scanned {
   /** The span that begins with the bracket at `at`. */
   private span(at: number): void {
     const { fenceEnd, first, inFence, last, limits, strict, text } = this
+    if (text.startsWith("<![CDATA[", at - 2)) {
+      this.i = at + 7
+      return
+    }
     const fenced = inFence && at - fenceEnd <= 160 && /^[^\n]*\s*$/.test(text.slice(fenceEnd, at))
     this.work += costOfSpan
     scanStrict(text, at, limits.maxDepth, strict)
@@ -272,6 +286,18 @@ class Scan implements Scanned {
       this.i = at + 1
       return
     }
+    if (lenient.end === "closed" && lenient.repairs.some(({ tier }) => tier === "guess") && contradicts(text, end)) {
+      // What goes on behind it is a part of it: nobody knows what was meant.
+      this.brokenAt = end
+      const broken = endOfBroken(text, end, 1)
+      this.work += broken - end
+      this.i = Math.max(broken, at + 1)
+      return
+    }
+    if (lenient.end === "open" && this.swallows(at, fenced, around.place)) {
+      this.i = at + 1
+      return
+    }
     const how = lenient.end === "open" ? "open" : at === first && end >= last ? "whole" : "span"
     this.add(
       candidate({ how, fenced, start: at, end }, lenient.root, {
@@ -282,6 +308,22 @@ class Scan implements Scanned {
       }),
     )
     this.i = Math.max(end, at + 1)
+  }
+
+  /** Whether a bracket in a sentence, with a word behind it, took in an object of its own that ends the text. */
+  private swallows(at: number, fenced: boolean, place: Around["place"]): boolean {
+    const { last, limits, strict, text } = this
+    if (fenced || (place !== "inline" && place !== "glued") || !/^.\s{0,64}[A-Za-z]/.test(text.slice(at, at + 67)))
+      return false
+    if (this.secondLooks <= 0) return false
+    this.secondLooks--
+    const line = /\n[^\S\n]{0,64}(?=\{)/g
+    line.lastIndex = at
+    if (line.exec(text) === null) return false
+    const begin = line.lastIndex
+    scanStrict(text, begin, limits.maxDepth, strict)
+    this.work += strict.at - at
+    return strict.end === "closed" && strict.at === last
   }
 
   /** Round brackets in the place of square ones: as the whole text, or in a fence. */
@@ -304,7 +346,8 @@ class Scan implements Scanned {
 /** The language behind a fence, and the space in front of what it holds. */
 const infoLine = /^[^\n(]{0,80}\n?\s{0,80}/
 
-const announced = ({ fenced, place }: Around): boolean => fenced || place === "line" || place === "label"
+const announced = ({ fenced, place }: Around): boolean =>
+  fenced || place === "line" || place === "label" || place === "code"
 
 /** Where the text begins and ends, without space and byte order marks. */
 export const trimmed = (text: string): readonly [first: number, last: number] => {

@@ -33,8 +33,6 @@ export abstract class Strings extends Quotes {
   /** Whether its beginning is in the tree already. */
   private shown = false
 
-  /** Where its content begins. */
-  private start = 0
   /** From where on the content is the text as it stands, without escapes. */
   private plainFrom = 0
   private rawControl = false
@@ -43,6 +41,8 @@ export abstract class Strings extends Quotes {
 
   /** How long the string was before the last quote that was taken for content, and what is around that quote. */
   private innerLength = 0
+  /** How far brackets inside of the string were counted. */
+  private countedTo = 0
   private innerComma = false
   private innerBetweenWords = false
   /** Where the comma is before a key without quotes in front of it, and how long the string was up to there. */
@@ -176,6 +176,8 @@ export abstract class Strings extends Quotes {
     this.read = ""
     this.rawControl = false
     this.inner = 0
+    this.innerCurly = 0
+    this.innerSquare = 0
     this.innerAt = -1
     this.innerComma = false
     this.innerCut = -1
@@ -269,6 +271,10 @@ export abstract class Strings extends Quotes {
   /** A quote that is taken for content: what may still become of it. */
   private noteInner(i: number, width: number): void {
     const { base, text } = this
+    if (this.inner === 0) {
+      this.countBrackets(this.content(i))
+      this.countedTo = base + i
+    } else this.countInner(i)
     this.inner++
     this.repair("unescaped quote", i)
     const floor = Math.max(this.plainFrom - base, i - backReach, 0)
@@ -311,6 +317,24 @@ export abstract class Strings extends Quotes {
       this.plainFrom = base + i + 1
     }
     this.i = i + width
+  }
+
+  protected countInner(k: number): void {
+    const from = this.countedTo - this.base
+    if (k <= from) return
+    this.countBrackets(this.text.slice(from, k))
+    this.countedTo = this.base + k
+  }
+
+  private countBrackets(content: string): void {
+    for (let i = 0; i < content.length; i++) {
+      const c = unitAt(content, i)
+      if (c === 123) this.innerCurly++
+      else if (c === 91) this.innerSquare++
+      else if (c === 125) this.innerCurly = Math.max(0, this.innerCurly - 1)
+      else if (c === 93) this.innerSquare = Math.max(0, this.innerSquare - 1)
+    }
+    this.work += content.length
   }
 
   /** How long the string is up to the local place `i`, which is in its plain part. */
@@ -587,6 +611,7 @@ export abstract class Strings extends Quotes {
   protected extend(delta: string): void {
     if (this.mode === "string") {
       const { i } = this
+      if (this.inner > 0) this.countInner(i)
       // Half of a character stays with the text that follows it.
       const to = i > this.mark && (unitAt(this.text, i - 1) & 0xfc00) === 0xd800 ? i - 1 : i
       this.read = this.content(to)

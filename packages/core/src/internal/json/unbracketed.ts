@@ -45,6 +45,37 @@ export const wrappedValue = (text: string): Candidate | undefined => {
   return begin === 0 ? undefined : loneValue(text, begin, text.length)
 }
 
+/**
+ * JSON that was written as a JSON string, as the argument of what reads it: `JSON.parse("{\"a\": 1}")`. It is read once:
+ * a string inside of it stays a string. Without the call, what stands inside of a string is no answer.
+ */
+export const stringedValue = (text: string): Candidate | undefined => {
+  const [first, last] = trimmed(text)
+  const call = /^[\w$.]{0,64}(?:parse|loads|decode)\(\s{0,9}(?=")/i.exec(text.slice(first, first + 90))
+  if (call === null) return undefined
+  const start = first + call[0].length
+  const behind = /\s{0,9}\)\s{0,9};?$/.exec(text.slice(Math.max(start, last - 24), last))
+  if (behind === null) return undefined
+  const end = last - behind[0].length
+  const string = parse(text.slice(start, end))?.value
+  const inner = typeof string === "string" ? parse(string)?.value : undefined
+  if (typeof inner !== "object" || inner === null) return undefined
+  return candidate({ how: "span", fenced: false, start, end }, inner, {
+    repairs: [{ kind: "escaped quote", tier: tiers["escaped quote"], position: start }],
+  })
+}
+
+/**
+ * A text whose lines are all quoted, as in mail, without its `>`: spaces stand in their places, so that all else stays
+ * where it is.
+ */
+export const unquotedLines = (text: string): string => {
+  if (unitAt(text, trimmed(text)[0]) !== 62) return text
+  const lines = text.split("\n")
+  if (lines.length < 2 || !lines.every((line) => /^\s*(?:>|$)/.test(line))) return text
+  return lines.map((line) => line.replace(">", " ")).join("\n")
+}
+
 /** The longest text between two items that holds nothing but comments. */
 const longestGap = 400
 
@@ -56,7 +87,7 @@ export const gathered = (candidates: ReadonlyArray<Candidate>, text: string): Ca
     if (next === undefined) break
     if (next.found.start - found.end > longestGap) return undefined
     const between = text.slice(found.end, next.found.start)
-    if (!/^[\s,;]*$/.test(between.replaceAll(/\/\*[^]*?\*\/|\/\/[^\n]*/g, ""))) return undefined
+    if (!/^[\s,;]*$/.test(between.replaceAll(/\/\*[^]*?\*\/|\/\/[^\n]*|`{3,}\w*/g, ""))) return undefined
   }
   const { fenced, start } = candidates[0]!.found
   const { end } = candidates[candidates.length - 1]!.found
