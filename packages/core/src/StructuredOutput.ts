@@ -102,6 +102,15 @@ export const Options = Schema.Struct({
   tier: Schema.optional(Schema.Literals(["safe", "guess", "loss"])),
   /** Which of several values that fit is taken, or `refuse` for none. Default `latest`. */
   rivals: Schema.optional(Schema.Literals(["latest", "first", "refuse"])),
+  /** How much of an answer is searched, and how deep: the limits of `JsonExtraction`, and their defaults. */
+  limits: Schema.optional(
+    Schema.Struct({
+      maxBytes: Schema.optional(Count),
+      maxDepth: Schema.optional(Count),
+      maxCandidates: Schema.optional(Count),
+      maxWork: Schema.optional(Count),
+    }),
+  ),
   /** How many characters of a failed answer are shown to the model again: its head and its tail. Default 4,000. */
   quote: Schema.optional(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
   /** Are the arguments of tool calls judged? Default true. */
@@ -136,6 +145,14 @@ interface Settings {
   readonly holdStreams: boolean
 }
 
+/** The limits that are said. */
+const known = (limits: NonNullable<Options["limits"]>): NonNullable<JsonExtraction.Options["limits"]> => ({
+  ...(limits.maxBytes === undefined ? {} : { maxBytes: limits.maxBytes }),
+  ...(limits.maxDepth === undefined ? {} : { maxDepth: limits.maxDepth }),
+  ...(limits.maxCandidates === undefined ? {} : { maxCandidates: limits.maxCandidates }),
+  ...(limits.maxWork === undefined ? {} : { maxWork: limits.maxWork }),
+})
+
 const settingsOf = (where: string, options: Options): Settings => {
   const o = checked(where, Options, options)
   return {
@@ -143,6 +160,7 @@ const settingsOf = (where: string, options: Options): Settings => {
       extract: {
         ...(o.tier === undefined ? {} : { tier: o.tier }),
         ...(o.rivals === undefined ? {} : { rivals: o.rivals }),
+        ...(o.limits === undefined ? {} : { limits: known(o.limits) }),
       },
       quote: o.quote ?? 4_000,
     },
@@ -333,19 +351,23 @@ export {
  * - `accept`: the value is taken, with a warning
  * - a function: makes another value of it
  */
-export const check: {
-  <A, E = never, R = never>(
-    name: string,
-    run: Run<A, E, R>,
-    otherwise?: "ask again" | "drop" | "accept",
-  ): Check<A, E, R>
-  <A, E = never, R = never>(name: string, run: Run<A, E, R>, otherwise: Fix<A, E, R>): FixingCheck<A, E, R>
-} = <A, E, R>(
+export function check<A, E = never, R = never>(
   name: string,
   run: Run<A, E, R>,
-  otherwise: AnyCheck<A, E, R>["otherwise"] = "ask again",
-  // oxlint-disable-next-line typescript/no-explicit-any -- an implementation of overloads
-): any => ({ name, run, otherwise })
+  otherwise?: "ask again" | "drop" | "accept",
+): Check<A, E, R>
+export function check<A, E = never, R = never>(
+  name: string,
+  run: Run<A, E, R>,
+  otherwise: Fix<A, E, R>,
+): FixingCheck<A, E, R>
+export function check<A, E, R>(
+  name: string,
+  run: Run<A, E, R>,
+  otherwise: "ask again" | "drop" | "accept" | Fix<A, E, R> = "ask again",
+): AnyCheck<A, E, R> {
+  return typeof otherwise === "function" ? { name, run, otherwise } : { name, run, otherwise }
+}
 
 // eslint-disable-next-line typescript/no-explicit-any -- only `any` fits the failures and services of every check
 type CheckOf<A> = AnyCheck<A, any, any>
@@ -509,7 +531,7 @@ export const generate = <
 // ---------------------------------------------------------------------------
 
 /** A question whose answer is a value that grows. */
-export interface Growing<S extends Schema.Codec<unknown, unknown>> extends Pick<Options, "tier" | "rivals"> {
+export interface Growing<S extends Schema.Codec<unknown, unknown>> extends Pick<Options, "tier" | "rivals" | "limits"> {
   readonly prompt: Prompt.RawInput
   /** What the answer must be, as JSON. It decodes without services. */
   readonly schema: S

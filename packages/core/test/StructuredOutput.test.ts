@@ -130,6 +130,16 @@ describe("StructuredOutput", () => {
       }),
     )
 
+    it.effect("searches no more of an answer than it may, and says so", () =>
+      Effect.gen(function* () {
+        const { provider } = candidate("a", text(good))
+        const judged = provider.pipe(StructuredOutput.with({ limits: { maxBytes: 10 }, attempts: 1 }))
+        const failed = yield* Effect.flip(judged.generate(json))
+        assert.strictEqual(expectTag("InvalidResponse", failed).reason, "too large")
+        assert.include(failed.message, "larger than the limits allow")
+      }),
+    )
+
     it.effect("refuses several values that fit when told to, and takes the latest else", () =>
       Effect.gen(function* () {
         const both = text('First {"item":"tea","count":1}, or rather {"item":"tea","count":2}.')

@@ -14,7 +14,7 @@ import { type Shape, shapeOf, withoutNulls } from "./shape.ts"
 
 /** How far answers are mended, and how much of a failed one is shown again. */
 export interface Care {
-  readonly extract: Pick<ExtractOptions, "tier" | "rivals">
+  readonly extract: Pick<ExtractOptions, "tier" | "rivals" | "limits">
   readonly quote: number
 }
 
