@@ -3,6 +3,7 @@
  * step. Read from a file, and the policy translated into the options of
  * `CircuitBreaker`, or the reason why it cannot be.
  */
+import * as Predicate from "effect/Predicate"
 import * as Duration from "effect/Duration"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -44,15 +45,12 @@ export const Case = Schema.Struct({
 /** A trace, and the policy that it is played against. */
 export interface Case extends Schema.Schema.Type<typeof Case> {}
 
-const isRecord = (u: unknown): u is Readonly<Record<string, unknown>> =>
-  typeof u === "object" && u !== null && !Array.isArray(u)
-
 /** The traces of a file: an object with `cases`, an array, one trace, or one trace a line. */
 export const tracesOf = (text: string): ReadonlyArray<unknown> => {
   const whole = parsed(text)
   if (whole !== undefined) {
     if (Array.isArray(whole)) return whole
-    return isRecord(whole) && Array.isArray(whole["cases"]) ? whole["cases"] : [whole]
+    return Predicate.isReadonlyObject(whole) && Array.isArray(whole["cases"]) ? whole["cases"] : [whole]
   }
   return text.split("\n").flatMap((line, index) => {
     if (line.trim() === "") return []

@@ -25,6 +25,7 @@
  * - A bucket counts only where it is exhausted. A plain `x-ratelimit-reset`
  *   without any `remaining` counts, since it stands on no other answers.
  */
+import * as Predicate from "effect/Predicate"
 import * as Duration from "effect/Duration"
 import * as Said from "./internal/classifier/said.ts"
 
@@ -187,7 +188,7 @@ const objects = (said: Said.Said): ReadonlyArray<Readonly<Record<string, unknown
     if (depth > 8 || out.length >= 256) return
     if (Array.isArray(node)) {
       for (const item of node.slice(0, 32)) visit(item, depth + 1)
-    } else if (Said.isObject(node)) {
+    } else if (Predicate.isReadonlyObject(node)) {
       out.push(node)
       for (const [key, value] of Object.entries(node).slice(0, 64)) {
         if (typeof value === "object" && !echoes.has(key)) visit(value, depth + 1)
@@ -200,7 +201,7 @@ const objects = (said: Said.Said): ReadonlyArray<Readonly<Record<string, unknown
 
 /** Google's `RetryInfo` says `"26s"`, `"34.4s"`, or `{ seconds, nanos }`. */
 const delay = (raw: unknown): number | undefined => {
-  if (Said.isObject(raw)) {
+  if (Predicate.isReadonlyObject(raw)) {
     const seconds = Number(raw["seconds"] ?? 0)
     const nanos = Number(raw["nanos"] ?? 0)
     return seconds * 1000 + nanos / 1e6
@@ -303,7 +304,7 @@ const bucketsOf = (headers: Said.Headers): ReadonlyMap<string, Bucket> => {
 const fromBuckets = (said: Said.Said, headers: Said.Headers, now: number | undefined): Explained | undefined => {
   const nested = objects(said)
     .map((node) => node["headers"])
-    .filter(Said.isObject)
+    .filter(Predicate.isReadonlyObject)
     .map(Said.lowerCase)
   for (const from of [headers, ...nested]) {
     let longest: Explained | undefined

@@ -59,14 +59,22 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { copyJson } from "./internal/json/copy.ts"
-import { type Demand, type Extraction, type Failure, defaultLimits, type Limits, run } from "./internal/json/extract.ts"
+import {
+  type Demand,
+  type Extraction,
+  type Failure,
+  defaultLimits,
+  type Limits,
+  LimitsInput,
+  run,
+} from "./internal/json/extract.ts"
 import { byCheck, byRoot, bySchema, type Fitting } from "./internal/json/fit.ts"
 import { type Issue, issuesOf } from "./internal/json/issues.ts"
 import { Live, type View } from "./internal/json/live.ts"
 import { anyRoot, membersOf, rootKinds } from "./internal/json/members.ts"
 import { type Repair, type RepairKind, type Tier, tiers } from "./internal/json/repair.ts"
 import type { Found } from "./internal/json/scan.ts"
-import { checked, Count } from "./internal/options.ts"
+import { checked } from "./internal/options.ts"
 
 export {
   /** A value, and how it came about. */
@@ -127,14 +135,7 @@ const OptionsAtTheDoor = Schema.Struct({
   finishReason: Schema.optional(Schema.String),
   tier: Schema.optional(Schema.Literals(["safe", "guess", "loss"])),
   rivals: Schema.optional(Schema.Literals(["latest", "first", "refuse"])),
-  limits: Schema.optional(
-    Schema.Struct({
-      maxBytes: Schema.optional(Count),
-      maxDepth: Schema.optional(Count),
-      maxCandidates: Schema.optional(Count),
-      maxWork: Schema.optional(Count),
-    }),
-  ),
+  limits: Schema.optional(LimitsInput),
 })
 
 /** Which limit was passed. */

@@ -61,6 +61,7 @@ import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { callEnded, type CallRecord, withCall } from "./internal/callRecord.ts"
+import { LimitsInput } from "./internal/json/extract.ts"
 import {
   InvalidResponse,
   isLlmError,
@@ -103,14 +104,7 @@ export const Options = Schema.Struct({
   /** Which of several values that fit is taken, or `refuse` for none. Default `latest`. */
   rivals: Schema.optional(Schema.Literals(["latest", "first", "refuse"])),
   /** How much of an answer is searched, and how deep: the limits of `JsonExtraction`, and their defaults. */
-  limits: Schema.optional(
-    Schema.Struct({
-      maxBytes: Schema.optional(Count),
-      maxDepth: Schema.optional(Count),
-      maxCandidates: Schema.optional(Count),
-      maxWork: Schema.optional(Count),
-    }),
-  ),
+  limits: Schema.optional(LimitsInput),
   /** How many characters of a failed answer are shown to the model again: its head and its tail. Default 4,000. */
   quote: Schema.optional(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
   /** Are the arguments of tool calls judged? Default true. */

@@ -1,6 +1,7 @@
 /**
  * Answers that are failures: what stands in a body under a status of success.
  */
+import * as Predicate from "effect/Predicate"
 import * as Loose from "./loose.ts"
 import type { Rule } from "./rules.ts"
 import * as Said from "./said.ts"
@@ -159,7 +160,7 @@ const answerKeys = [
 const isSet = (u: unknown): boolean =>
   u !== undefined && u !== null && u !== false && u !== "" && !(Array.isArray(u) && u.length === 0)
 
-const get = (u: unknown, key: string): unknown => (Said.isObject(u) ? u[key] : undefined)
+const get = (u: unknown, key: string): unknown => (Predicate.isReadonlyObject(u) ? u[key] : undefined)
 
 const list = (u: unknown): ReadonlyArray<unknown> => (Array.isArray(u) ? u.slice(0, 64) : [])
 
@@ -205,7 +206,7 @@ const inspectValue = (value: unknown, depth: number): Finding => {
           .map((item) => inspectValue(item, depth + 1))
           .find((finding) => finding !== undefined)
   }
-  if (!Said.isObject(value)) return { rule: unknownShape }
+  if (!Predicate.isReadonlyObject(value)) return { rule: unknownShape }
   const type = value["type"]
   if (isSet(value["error"]) || type === "error" || value["object"] === "error" || isSet(value["exception"])) {
     return { error: value }
@@ -213,7 +214,7 @@ const inspectValue = (value: unknown, depth: number): Finding => {
   const base = get(value["base_resp"], "status_code")
   if (base !== undefined && base !== 0) return { error: value }
   const response = value["response"]
-  if (Said.isObject(response) && depth < 2) return inspectValue(response, depth + 1)
+  if (Predicate.isReadonlyObject(response) && depth < 2) return inspectValue(response, depth + 1)
   return (
     ofChoices(value) ??
     ofCandidates(value) ??

@@ -8,8 +8,9 @@
  * guardrails `filters: [{ type, action: "BLOCKED" }]`, OpenAI
  * `param: "messages[3].content[1]"`.
  */
+import * as Predicate from "effect/Predicate"
 import type { FilterCategory } from "../llmError.ts"
-import { isObject, plain, read } from "./said.ts"
+import { plain, read } from "./said.ts"
 
 /** What is found in the body of a refusal. */
 export interface Objection {
@@ -75,7 +76,7 @@ export const objectionOf = (values: ReadonlyArray<unknown>): Objection => {
       for (const item of node.slice(0, 64)) visit(item, depth + 1)
       return
     }
-    if (!isObject(node)) return
+    if (!Predicate.isReadonlyObject(node)) return
     if (blocks(node)) {
       add(node["category"])
       add(node["type"])
@@ -86,7 +87,7 @@ export const objectionOf = (values: ReadonlyArray<unknown>): Objection => {
       else if (key === "flaggedinput" && typeof value === "string" && value !== "") quoted ??= value.slice(0, 4096)
       else if (key === "blockreason") add(value)
       else if (key === "reasons" && Array.isArray(value)) value.slice(0, 32).forEach(add)
-      else if (isObject(value) && blocks(value)) add(name)
+      else if (Predicate.isReadonlyObject(value) && blocks(value)) add(name)
       // What the prompt or the answer holds is not what is said about it.
       if (!echoed.has(key)) visit(value, depth + 1)
     }

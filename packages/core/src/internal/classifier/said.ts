@@ -15,6 +15,7 @@
  * Apigee `{fault:{faultstring,detail:{errorcode}}}`, XML of object stores, HTML
  * of edges, plain text.
  */
+import * as Predicate from "effect/Predicate"
 import * as Loose from "./loose.ts"
 
 /** The most of a body that is looked at, in characters. */
@@ -46,10 +47,6 @@ export interface Said {
 
 /** A code without its spelling: `RATE_LIMIT_EXCEEDED` and `RateLimitExceeded` are `ratelimitexceeded`. */
 export const plain = (code: string): string => code.toLowerCase().replace(/[^\p{L}\p{N}]/gu, "")
-
-/** Is this an object that is not an array? */
-export const isObject = (u: unknown): u is Readonly<Record<string, unknown>> =>
-  typeof u === "object" && u !== null && !Array.isArray(u)
 
 /** Headers by lower-case name, without those that are not set. */
 export const lowerCase = (headers: Readonly<Record<string, unknown>> | undefined): Headers => {
@@ -161,8 +158,8 @@ const isStatus = (n: number): boolean => Number.isInteger(n) && n >= 400 && n <=
 
 /** Is this the body of an error, and not any other value in braces? */
 const saysSomething = (value: unknown): boolean => {
-  const inner: unknown = Array.isArray(value) ? value.find(isObject) : value
-  return isObject(inner) && Object.keys(inner).some((key) => errorKeys.has(plain(key)))
+  const inner: unknown = Array.isArray(value) ? value.find(Predicate.isReadonlyObject) : value
+  return Predicate.isReadonlyObject(inner) && Object.keys(inner).some((key) => errorKeys.has(plain(key)))
 }
 
 /** Does this text look like a page and not like an API's answer? */
@@ -256,7 +253,7 @@ export const read = (
       for (const item of node.slice(0, 32)) visit(item, nesting, depth + 1)
       return
     }
-    if (!isObject(node)) return
+    if (!Predicate.isReadonlyObject(node)) return
     for (const [name, value] of Object.entries(node).slice(0, 64)) {
       const key = plain(name)
       if (requestIdKeys.has(key)) requestId ??= identifier(value)
@@ -271,7 +268,7 @@ export const read = (
           if (!messageKeys.has(key) && value.includes(" ")) addMessage(value, nesting)
         }
       }
-      if (key.endsWith("exception") && isObject(value)) addCode(name)
+      if (key.endsWith("exception") && Predicate.isReadonlyObject(value)) addCode(name)
       if (messageKeys.has(key) || (nestedKeys.has(key) && typeof value === "object")) visit(value, nesting, depth + 1)
     }
   }

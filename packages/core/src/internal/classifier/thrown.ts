@@ -6,6 +6,7 @@
  * one deeper; Node's happy eyeballs give an `AggregateError`. Errors of SDKs
  * that hold a response are told by `http`.
  */
+import * as Predicate from "effect/Predicate"
 import * as Said from "./said.ts"
 
 const maxNodes = 48
@@ -48,7 +49,7 @@ const statusOf = (node: object): number | undefined => {
 const headersOf = (u: unknown): Said.Headers => {
   try {
     if (u instanceof Headers) return Said.lowerCase(Object.fromEntries(u.entries()))
-    return Said.isObject(u) ? Said.lowerCase(u) : {}
+    return Predicate.isReadonlyObject(u) ? Said.lowerCase(u) : {}
   } catch {
     return {}
   }
@@ -96,7 +97,7 @@ export const read = (error: unknown): Thrown => {
       http = {
         status,
         headers: headersOf(field(node, "headers") ?? field(node, "responseHeaders")),
-        body: body.find((part) => (typeof part === "string" && part !== "") || Said.isObject(part)),
+        body: body.find((part) => (typeof part === "string" && part !== "") || Predicate.isReadonlyObject(part)),
       }
     }
     for (const key of below) {

@@ -2,7 +2,8 @@
  * Numbers that a message states: the context window and what the request
  * needs, and whether a request is larger than the limit it ran into.
  */
-import { isObject, plain } from "./said.ts"
+import * as Predicate from "effect/Predicate"
+import { plain } from "./said.ts"
 
 /** The numbers of a context window, in tokens. */
 export interface Window {
@@ -58,8 +59,9 @@ const first = (patterns: ReadonlyArray<RegExp>, text: string): number | undefine
 /** Fields of llama.cpp's `exceed_context_size_error`. */
 const fields = (values: ReadonlyArray<unknown>): Window => {
   for (const value of values) {
-    const error = isObject(value) && isObject(value["error"]) ? value["error"] : value
-    if (!isObject(error)) continue
+    const error =
+      Predicate.isReadonlyObject(value) && Predicate.isReadonlyObject(value["error"]) ? value["error"] : value
+    if (!Predicate.isReadonlyObject(error)) continue
     const found = new Map(Object.entries(error).map(([key, value]) => [plain(key), value]))
     const limit = found.get("nctx")
     const requested = found.get("nprompttokens")

@@ -1,6 +1,9 @@
 /** From the candidates of a text to one answer, or to why there is none. */
+import * as Predicate from "effect/Predicate"
 import { unitAt } from "./characters.ts"
 import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { Count } from "../options.ts"
 import { sameJson } from "./equal.ts"
 import type { Fit, Fitting } from "./fit.ts"
 import type { Issue } from "./issues.ts"
@@ -21,6 +24,14 @@ export const defaultLimits: Limits = {
   maxCandidates: 1000,
   maxWork: 100_000_000,
 }
+
+/** The limits as options, judged at the door. */
+export const LimitsInput = Schema.Struct({
+  maxBytes: Schema.optional(Count),
+  maxDepth: Schema.optional(Count),
+  maxCandidates: Schema.optional(Count),
+  maxWork: Schema.optional(Count),
+})
 
 /** What was asked for. */
 export interface Demand<out A> {
@@ -193,7 +204,8 @@ interface None<A> {
 }
 
 const whyNone = <A>({ allowed, brokenAt, demand, eligible, finished, open, text }: None<A>): Failure => {
-  const meant = ({ json, strong }: Candidate): boolean => demand.constrained || (strong && isNested(json))
+  const meant = ({ json, strong }: Candidate): boolean =>
+    demand.constrained || (strong && Predicate.isObjectOrArray(json))
   const best = bestOf(allowed.filter(meant), (candidate) => candidate, demand)
   const mismatch = best === undefined ? {} : issuesIn(demand.fit(best.json, true))
   if (open !== undefined || finished === false) {
@@ -204,8 +216,6 @@ const whyNone = <A>({ allowed, brokenAt, demand, eligible, finished, open, text 
   if (repair !== undefined) return { cause: "unparseable", position: repair.position, tier: repair.tier }
   return brokenAt === undefined ? { cause: "nothing found" } : { cause: "unparseable", position: brokenAt }
 }
-
-const isNested = (json: unknown): boolean => typeof json === "object" && json !== null
 
 const issuesIn = <A>(fit: Fit<A>): Pick<Failure, "issues" | "issueCount"> =>
   fit.fits || fit.tooDeep ? {} : { issues: fit.issues, issueCount: fit.count }

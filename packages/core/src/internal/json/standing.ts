@@ -2,6 +2,7 @@
  * How a span stands in the text around it: whether it looks like an answer, or
  * like brackets that prose, mathematics and programs use for their own purposes.
  */
+import * as Predicate from "effect/Predicate"
 import { beginsWord, isSpace, isSpecialSpace, isWord, newline, unitAt } from "./characters.ts"
 import type { Lenient } from "./lenient.ts"
 
@@ -147,8 +148,6 @@ export const contradicts = (text: string, end: number): boolean =>
     text.slice(end, end + 350),
   )
 
-const isNested = (json: unknown): boolean => typeof json === "object" && json !== null
-
 const isEmpty = (json: unknown): boolean =>
   Array.isArray(json) ? json.length === 0 : typeof json === "object" && json !== null && Object.keys(json).length === 0
 
@@ -204,7 +203,7 @@ export const standingOf = (lenient: Lenient, around: Around): "strong" | "weak" 
     return apart && place !== "code" && (whole || fenced) ? "strong" : "weak"
   }
   if (place === "glued" || (place === "code" && !fenced && quoted === 0)) return "none"
-  if (quoted === 0 && !root.some(isNested)) {
+  if (quoted === 0 && !root.some(Predicate.isObjectOrArray)) {
     const words = root.some((item) => typeof item === "string")
     const meant = words ? around.list !== "none" && (place === "line" || around.list === "any") : undefined
     return (meant ?? listMeant(around, root.length)) ? "strong" : "weak"

@@ -1,4 +1,5 @@
 /** What is wrong with an answer: with the JSON that was asked for, and with the arguments of tool calls. */
+import * as Predicate from "effect/Predicate"
 import type * as Response from "effect/ai/Response"
 import type * as Tool from "effect/ai/Tool"
 import * as Result from "effect/Result"
@@ -159,14 +160,11 @@ const isOurs = (part: Answer[number]): part is ToolCall => part.type === "tool-c
 /** Does the answer call tools of the request? */
 export const callsTools = (answer: Answer): boolean => answer.some(isOurs)
 
-const isObject = (u: unknown): u is Readonly<Record<string, unknown>> =>
-  typeof u === "object" && u !== null && !Array.isArray(u)
-
 const shapeOfTool = (tool: Tool.Any): Shape<unknown> =>
   Schema.isSchema(tool.parametersSchema)
     ? shapeOf(tool.parametersSchema)
     : (json) =>
-        isObject(json)
+        Predicate.isReadonlyObject(json)
           ? { fits: true, value: json, json }
           : { fits: false, issues: [{ path: [], expected: "an object" }] }
 
@@ -202,7 +200,7 @@ const judgeCall = (call: ToolCall, tools: ReadonlyArray<Tool.Any>, finish: strin
 
 /** The arguments as the assistant's turn shows them: always an object, and nothing of what was cut off. */
 const shown = (params: unknown, rejection: Judged["rejection"]): Readonly<Record<string, unknown>> =>
-  isObject(params) && rejection?.reason !== "truncated" ? params : {}
+  Predicate.isReadonlyObject(params) && rejection?.reason !== "truncated" ? params : {}
 
 /** Judges the arguments of an answer's tool calls. */
 export const toolCalls = (answer: Answer, request: Request, care: Care): Verdict<undefined> => {
