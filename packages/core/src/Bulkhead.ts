@@ -51,6 +51,7 @@ import { changed, type Door, Turn, type Why } from "./internal/limits/turn.ts"
 import type { CapacityExceeded, StreamInterrupted } from "./internal/llmError.ts"
 import type { Opened } from "./internal/opened.ts"
 import { checked, Count, DurationInput, millis } from "./internal/options.ts"
+import type { Gate } from "./internal/plan.ts"
 import type { Policy, Provider } from "./internal/provider.ts"
 import { fromEffect, fromStream, wrap } from "./internal/provider.ts"
 
@@ -116,6 +117,13 @@ class Pool implements Door<void> {
     changed(this, now)
   }
 
+  /** A call whose answer is there, or that has failed, gives its permit back. */
+  leave(record: CallRecord): void {
+    // When nobody waits for it the machine is enough, and it needs no time.
+    if (this.line.length === 0) this.machine.give(0)
+    else this.give(record.now())
+  }
+
   idle(): boolean {
     return this.machine.inUse === 0 && this.line.length === 0
   }
@@ -170,11 +178,8 @@ const giveBack = (pool: Pool, record: CallRecord, kind: Kind, exit: Exit.Exit<un
   if (kind === "stream" && exit._tag === "Success") {
     const { ended } = exit.value as Opened<unknown>
     ended.observe(() => pool.give(record.now()))
-  } else if (pool.line.length === 0) {
-    // Nobody waits for it: the machine is enough, and it needs no time.
-    pool.machine.give(0)
   } else {
-    pool.give(record.now())
+    pool.leave(record)
   }
 }
 
@@ -190,22 +195,29 @@ const with_ = (options: With): Policy<CapacityExceeded, Bulkheads> => {
   const numbers = numbersOf("Bulkhead.with", rest)
   return <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E | CapacityExceeded, R | Bulkheads> => {
     const name = key ?? `${self.name}/${self.model}`
-    return wrap<F, E, R, E | CapacityExceeded, R | Bulkheads>(self, (run, record, kind) => {
+    const poolOf = (context: Context.Context<never>, record: CallRecord): Pool =>
+      Context.getUnsafe(context as Context.Context<Bulkheads>, Bulkheads).pool(name, numbers, record.startedAt)
+    const gate: Gate = {
+      enter: (context, record) => {
+        const pool = poolOf(context, record)
+        return pool.line.tryTake(record.startedAt, undefined) ? pool : undefined
+      },
+    }
+    const policy = <A>(run: () => Effect.Effect<A, E, R>, record: CallRecord, kind: Kind) => {
       let pool: Pool
       let turn: Turn<void> | undefined
       let inside = false
       // The permit is taken inside of what gives it back: an interruption can fall between.
       return Effect.onExitPrimitive(
         Effect.withFiber(({ context }) => {
-          const bulkheads = Context.getUnsafe(context as Context.Context<Bulkheads>, Bulkheads)
-          pool = bulkheads.pool(name, numbers, record.startedAt)
+          pool = poolOf(context, record)
           if (pool.line.tryTake(record.startedAt, undefined)) {
             inside = true
-            return run
+            return run()
           }
           turn = new Turn<void>(pool, record, self, context, undefined)
           const waiting = turn.enter()
-          return waiting === undefined ? run : Effect.flatMap(waiting, () => run)
+          return waiting === undefined ? run() : Effect.flatMap(waiting, run)
         }),
         (exit) => {
           if (inside) giveBack(pool, record, kind, exit)
@@ -213,7 +225,10 @@ const with_ = (options: With): Policy<CapacityExceeded, Bulkheads> => {
           return undefined
         },
       )
-    })
+    }
+    return wrap<F, E, R, E | CapacityExceeded, R | Bulkheads>(self, policy, (plan) =>
+      plan.gate === undefined && plan.again === undefined ? { gate } : undefined,
+    )
   }
 }
 

@@ -35,6 +35,7 @@
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { Any } from "./Face.ts"
@@ -479,21 +480,21 @@ export const make = <
     record: CallRecord,
     kind: Kind,
     run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>,
-  ): Effect.Effect<unknown, unknown, unknown> =>
-    Effect.withFiber(({ context }) => {
-      const view = seenBy(context, record)
-      if (view !== viewer.alone) record.see(owner, view)
-      const look = (entry: Entry) => peek(entry.provider, context, record, record.now())
-      const bounds = { patience, maxAttempts }
-      const allowed = allowedOf(record, view)
-      const begin = (entries: ReadonlyArray<Entry>) => {
-        const tooSmall = entries.length === allowed.length ? none : allowed.filter((entry) => !entries.includes(entry))
-        return new Course(entries, record, kind, name, whenFiltered, run, bounds, look, owner, tooSmall).from(0)
-      }
-      const question = { order, windows: view.windows, face: first.face, request, record, kind }
-      const chosen = choose(allowed, question)
-      return Effect.isEffect(chosen) ? Effect.flatMap(chosen, begin) : begin(chosen)
-    })
+  ): Effect.Effect<unknown, unknown, unknown> => {
+    const { context } = Fiber.getCurrent()!
+    const view = seenBy(context, record)
+    if (view !== viewer.alone) record.see(owner, view)
+    const look = (entry: Entry) => peek(entry.provider, context, record, record.now())
+    const bounds = { patience, maxAttempts }
+    const allowed = allowedOf(record, view)
+    const begin = (entries: ReadonlyArray<Entry>) => {
+      const tooSmall = entries.length === allowed.length ? none : allowed.filter((entry) => !entries.includes(entry))
+      return new Course(entries, record, kind, name, whenFiltered, run, bounds, look, owner, tooSmall).from(0)
+    }
+    const question = { order, windows: view.windows, face: first.face, request, record, kind }
+    const chosen = choose(allowed, question)
+    return Effect.isEffect(chosen) ? Effect.flatMap(chosen, begin) : begin(chosen)
+  }
 
   type F = FaceOf<ProviderOf<C>>
   type E = Leaves<ErrorOf<ProviderOf<C>> | ErrorOf<ProviderOf<Rest[number]>>>

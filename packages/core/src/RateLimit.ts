@@ -431,7 +431,7 @@ const around = <F extends Any, E, R>(
   const limited = <A>(
     request: Request<F>,
     record: CallRecord,
-    run: Effect.Effect<A, E, R>,
+    run: () => Effect.Effect<A, E, R>,
     end: (reservation: Reservation, exit: Exit.Exit<A, E | CapacityExceeded>) => void,
   ): Effect.Effect<A, E | CapacityExceeded, R | RateLimits> => {
     let reservation: Reservation | undefined
@@ -445,7 +445,7 @@ const around = <F extends Any, E, R>(
           const { turn } = reservation
           if (!pool.machine.fits(turn.cost)) return neverFits(pool, turn.cost, record)
           const waiting = turn.enter()
-          const inside = () => reservation!.inside(run)
+          const inside = () => reservation!.inside(run())
           return waiting === undefined ? inside() : Effect.flatMap(waiting, inside)
         }),
         (exit) => {
@@ -480,11 +480,20 @@ const around = <F extends Any, E, R>(
     model: self.model,
     face: self.face,
     generate: (request, record) =>
-      limited(request, record, ask.generate(request, record), (reservation, exit) =>
-        reservation.ended(exit, toldOf === undefined ? undefined : () => answerTold(exit, toldOf)),
+      limited(
+        request,
+        record,
+        () => ask.generate(request, record),
+        (reservation, exit) =>
+          reservation.ended(exit, toldOf === undefined ? undefined : () => answerTold(exit, toldOf)),
       ),
     open: (request, scope, record) =>
-      limited(request, record, ask.open(request, scope, record), (reservation, exit) => reservation.opened(exit)),
+      limited(
+        request,
+        record,
+        () => ask.open(request, scope, record),
+        (reservation, exit) => reservation.opened(exit),
+      ),
     inside: namesOf(self),
     peek: (context, record, now) => peek(self, context, record, now),
     need: (kind) => need(self, kind),

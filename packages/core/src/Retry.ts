@@ -38,6 +38,7 @@ import type * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
@@ -395,16 +396,24 @@ class Retrying {
  */
 const with_ = <const T extends RetryableTag = RetryableTag>(options: With<T> = {}): Policy => {
   const numbers = numbersOf("Retry.with", options)
-  return <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E, R> =>
-    wrap<F, E, R, E, R>(self, (run, record) => {
-      const until = numbers.maxElapsed === Infinity ? Infinity : record.now() + numbers.maxElapsed
-      return Effect.catch(run, (error: E) =>
-        Effect.withFiber(({ context }) => {
-          const readyAt = (instant: number) => peek(self, context, record, instant)?.ready ?? true
-          return new Retrying(numbers, record, self, context, until, readyAt).after(run, error)
-        }),
-      )
-    })
+  return <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E, R> => {
+    const after = <A, E2, R2>(error: E2, run: () => Effect.Effect<A, E2, R2>, record: CallRecord, until: number) => {
+      const { context } = Fiber.getCurrent()!
+      const readyAt = (instant: number) => peek(self, context, record, instant)?.ready ?? true
+      return new Retrying(numbers, record, self, context, until, readyAt).after(Effect.suspend(run), error)
+    }
+    return wrap<F, E, R, E, R>(
+      self,
+      (run, record) => {
+        const until = numbers.maxElapsed === Infinity ? Infinity : record.now() + numbers.maxElapsed
+        return Effect.catch(run(), (error: E) => after(error, run, record, until))
+      },
+      (plan) =>
+        plan.again === undefined && numbers.maxElapsed === Infinity
+          ? { again: (error, run, record) => after(error, run, record, Infinity) }
+          : undefined,
+    )
+  }
 }
 
 export { with_ as with }

@@ -39,6 +39,7 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
@@ -130,15 +131,14 @@ const with_ = (options: With = {}): Policy<never, Budgets> => {
   return <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E, R | Budgets> => {
     const name = key ?? `${self.name}/${self.model}`
     const names = namesOf(self)
-    return wrap<F, E, R, E, R | Budgets>(self, (run, record) =>
-      Effect.withFiber(({ context }) => {
-        const now = record.now()
-        const budget = budgetOf(context, name, numbers, now)
-        if (peek(self, context, record, now)?.ready !== false) budget.deposit(now)
-        lend(record, budget, names)
-        return run
-      }),
-    )
+    return wrap<F, E, R, E, R | Budgets>(self, (run, record) => {
+      const { context } = Fiber.getCurrent()!
+      const now = record.now()
+      const budget = budgetOf(context, name, numbers, now)
+      if (peek(self, context, record, now)?.ready !== false) budget.deposit(now)
+      lend(record, budget, names)
+      return run()
+    })
   }
 }
 

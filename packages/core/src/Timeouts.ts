@@ -30,8 +30,8 @@ import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import type { Any, Hidden, Part } from "./Face.ts"
-import { type Clocks, CurrentHeadersLimit } from "./internal/attempt.ts"
 import { checked, Count, DurationInput, millis } from "./internal/options.ts"
+import { type Clocks, CurrentHeadersLimit } from "./internal/plan.ts"
 import type { DeadlineExceeded, StreamInterrupted, TimedOut } from "./internal/llmError.ts"
 import type { Policy, Provider } from "./internal/provider.ts"
 import { compositePlan, fromEffect, fromPlan, fromStream, peek, planOf, wrap } from "./internal/provider.ts"
@@ -126,7 +126,7 @@ export const deadline = (options: DeadlineOptions = {}): Policy<DeadlineExceeded
   return <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E | DeadlineExceeded, R> =>
     wrap<F, E, R, E | DeadlineExceeded, R>(self, (run, record, kind) => {
       record.limit(limits[kind])
-      return run
+      return run()
     })
 }
 

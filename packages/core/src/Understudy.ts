@@ -217,7 +217,7 @@ const bounded = (self: AnyProvider, maxAttempts: number): AnyProvider =>
   wrap<Any, unknown, unknown, unknown, unknown>(self, (run, record) => {
     const before = record.maxAttempts
     record.maxAttempts = Math.min(before, record.attempts + maxAttempts)
-    return Effect.onExitPrimitive(run, () => {
+    return Effect.onExitPrimitive(run(), () => {
       record.maxAttempts = before
       return undefined
     })

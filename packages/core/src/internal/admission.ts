@@ -61,6 +61,10 @@ export interface Waiting {
   readonly until: number
 }
 
+/** Does neither circuit have anything against it? */
+export const isClear = ({ account, state }: Breaker): boolean =>
+  state === "closed" && (account === undefined || account.state === "closed")
+
 /** Asks both circuits, when one of them is not simply closed. A caller that has waited says for how long it may go on. */
 export const enter = (
   who: Who,

@@ -326,18 +326,34 @@ export const withCall = <A, E, R>(
   Effect.withFiber((fiber) => {
     const current = fiber.getRef(CurrentCall)
     if (current !== undefined) return self(current, false)
-    const record = new CallRecord(fiber, composition)
-    const run = handsOn ? self(record, true) : Effect.provideService(self(record, true), CurrentCall, record)
-    if (record.observer === undefined) return run
-    // The beginning is told inside of what tells the end: an interruption can fall between.
-    let begun = false
-    const told = Effect.suspend(() => {
-      begun = true
-      record.emit({ event: "CallStarted", provider: composition })
-      return run
-    })
-    return Effect.onExitPrimitive(told, (exit) => {
-      if (begun) onEnd(record, exit)
-      return undefined
-    })
+    return newCall(new CallRecord(fiber, composition), self, onEnd, handsOn)
   })
+
+/** The same for the record of a call that has just been made. To be called in the fiber of the call. */
+export const newCall = <A, E, R>(
+  record: CallRecord,
+  self: (record: CallRecord, outermost: boolean) => Effect.Effect<A, E, R>,
+  onEnd: (record: CallRecord, exit: Exit.Exit<A, E>) => void,
+  handsOn: boolean,
+): Effect.Effect<A, E, R> => {
+  const run = (): Effect.Effect<A, E, R> =>
+    handsOn
+      ? self(record, true)
+      : Effect.provideService(
+          Effect.suspend(() => self(record, true)),
+          CurrentCall,
+          record,
+        )
+  if (record.observer === undefined) return run()
+  // The beginning is told inside of what tells the end: an interruption can fall between.
+  let begun = false
+  const told = Effect.suspend(() => {
+    begun = true
+    record.emit({ event: "CallStarted", provider: record.composition })
+    return run()
+  })
+  return Effect.onExitPrimitive(told, (exit) => {
+    if (begun) onEnd(record, exit)
+    return undefined
+  })
+}

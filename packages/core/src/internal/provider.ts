@@ -6,6 +6,7 @@ import * as Predicate from "effect/Predicate"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Context from "effect/Context"
@@ -13,8 +14,9 @@ import * as Layer from "effect/Layer"
 import type { Answer, Any, Hidden, Inspector, Part, Request } from "../Face.ts"
 import { plain, type Plain } from "../Face.ts"
 import { ambient } from "./ai/ambient.ts"
-import { attemptGenerate, attemptOpen, noClocks, type Plan, type Within } from "./attempt.ts"
-import { callEnded, type CallRecord, CurrentCall, nowMillis, withCall } from "./callRecord.ts"
+import { attemptGenerate, attemptOpen, goStraight, isGuarded, type Straight } from "./attempt.ts"
+import { callEnded, CallRecord, CurrentCall, newCall, nowMillis, withCall } from "./callRecord.ts"
+import { noClocks, type Plan, type Within } from "./plan.ts"
 import * as opened from "./opened.ts"
 import type { Declared } from "./directory/compositions.ts"
 import { Directory } from "./directory/service.ts"
@@ -93,6 +95,8 @@ export interface Floor {
 interface Internals<F extends Any, E, R> extends Provider<F, E, R> {
   /** Present while the provider is one attempt and nothing more. */
   readonly [PlanKey]?: Plan<F, E, R>
+  /** Present while it is an attempt that may go straight through what is around it. */
+  readonly [StraightKey]?: Plan<F, E, R>
   /** Could it be asked now? */
   readonly [PeekKey]: (context: Context.Context<never>, record: CallRecord, now: number) => Readiness | undefined
   /** Its name, and those of the candidates inside. */
@@ -117,7 +121,10 @@ export interface Listing {
   readonly decay: number
 }
 
-/** A provider's two functions within a call that is known: the one of the fiber that they run in. */
+/**
+ * A provider's two functions within a call that is known. They are called in the fiber of the call, where what they give
+ * is run at once, and once: what a policy does before it asks is done when they are called.
+ */
 export interface Asking<F extends Any, E, R> {
   readonly generate: (request: Request<F>, record: CallRecord) => Effect.Effect<Answer<F>, E, R>
   readonly open: (request: Request<F>, scope: Scope.Scope, record: CallRecord) => Effect.Effect<Opened<Part<F>>, E, R>
@@ -125,6 +132,7 @@ export interface Asking<F extends Any, E, R> {
 
 const AskKey: unique symbol = Symbol.for("@understudy/core/Provider/ask")
 const NamesKey: unique symbol = Symbol.for("@understudy/core/Provider/names")
+const StraightKey: unique symbol = Symbol.for("@understudy/core/Provider/straight")
 const PlanKey: unique symbol = Symbol.for("@understudy/core/Provider/plan")
 const PeekKey: unique symbol = Symbol.for("@understudy/core/Provider/peek")
 const NeedKey: unique symbol = Symbol.for("@understudy/core/Provider/need")
@@ -146,7 +154,9 @@ interface Parts<F extends Any, E, R> {
   readonly face: F
   readonly generate: (request: Request<F>, record: CallRecord) => Effect.Effect<Answer<F>, E, R>
   readonly open: (request: Request<F>, scope: Scope.Scope, record: CallRecord) => Effect.Effect<Opened<Part<F>>, E, R>
-  readonly plan?: Plan<F, E, R>
+  readonly plan?: Plan<F, E, R> | undefined
+  /** How its answers go straight through its layers. */
+  readonly straight?: Straight<F, E, R> | undefined
   /** Names of candidates inside. */
   readonly inside?: ReadonlyArray<string>
   readonly peek: Internals<F, E, R>[typeof PeekKey]
@@ -165,14 +175,24 @@ interface Parts<F extends Any, E, R> {
 
 /** @internal Builds a provider whose outermost layer opens the call. */
 export const fromParts = <F extends Any, E, R>(parts: Parts<F, E, R>): Provider<F, E, R> => {
-  const { face, name } = parts
-  const generate = (request: Request<F>): Effect.Effect<Answer<F>, E, R> =>
-    withCall(
-      name,
-      (record) => parts.generate(request, record),
-      (record, exit) => callEnded(record, exit, () => (exit._tag === "Success" ? face.text(exit.value) : "")),
-      parts.handsOn,
-    )
+  const { face, name, straight } = parts
+  const answered = (record: CallRecord, exit: Exit.Exit<Answer<F>, E>): void =>
+    callEnded(record, exit, () => (exit._tag === "Success" ? face.text(exit.value) : ""))
+  const generate =
+    straight === undefined
+      ? (request: Request<F>): Effect.Effect<Answer<F>, E, R> =>
+          withCall(name, (record) => parts.generate(request, record), answered, parts.handsOn)
+      : (request: Request<F>): Effect.Effect<Answer<F>, E, R> =>
+          Effect.callback((resume) => {
+            const fiber = Fiber.getCurrent()!
+            const current = fiber.getRef(CurrentCall)
+            if (current !== undefined) return goStraight(straight, fiber, request, current, current.now(), resume)
+            const record = new CallRecord(fiber, name)
+            if (record.observer === undefined) {
+              return goStraight(straight, fiber, request, record, record.startedAt, resume)
+            }
+            return resume(newCall(record, () => straight.layered(request, record), answered, true))
+          })
   const open = (request: Request<F>, scope: Scope.Scope): Effect.Effect<Opened<Part<F>>, E, R> => {
     let telling: Telling | undefined
     const opening = withCall(
@@ -205,6 +225,7 @@ export const fromParts = <F extends Any, E, R>(parts: Parts<F, E, R>): Provider<
     open,
     stream: (request: Request<F>) => opened.toStream((scope) => open(request, scope)),
     ...(parts.plan === undefined ? {} : { [PlanKey]: parts.plan }),
+    ...(straight === undefined ? {} : { [StraightKey]: straight.plan }),
     [AskKey]: asked(parts),
     [NamesKey]: parts.inside === undefined ? [name] : [name, ...parts.inside],
     [PeekKey]: parts.peek,
@@ -320,11 +341,15 @@ export interface Marked {
 /** @internal The functions of a provider within a call that is known. */
 export const asking = <F extends Any, E, R>(self: Provider<F, E, R>): Asking<F, E, R> => internals(self)[AskKey]
 
-/** An attempt begins anew each time it is run. What else is made for a call is made when it is run. */
-const asked = <F extends Any, E, R>({ generate, handsOn, open, plan }: Parts<F, E, R>): Asking<F, E, R> => {
-  if (plan !== undefined) return { generate, open }
+const asked = <F extends Any, E, R>({ generate, handsOn, open, straight }: Parts<F, E, R>): Asking<F, E, R> => {
+  if (straight !== undefined) {
+    const goes = (request: Request<F>, record: CallRecord): Effect.Effect<Answer<F>, E, R> =>
+      Effect.callback((resume) => goStraight(straight, Fiber.getCurrent()!, request, record, record.now(), resume))
+    return { generate: goes, open }
+  }
+  if (handsOn === true) return { generate, open }
   const inside = <A, E2, R2>(record: CallRecord, run: () => Effect.Effect<A, E2, R2>): Effect.Effect<A, E2, R2> =>
-    handsOn === true ? Effect.suspend(run) : Effect.provideService(Effect.suspend(run), CurrentCall, record)
+    Effect.provideService(Effect.suspend(run), CurrentCall, record)
   return {
     generate: (request, record) => inside(record, () => generate(request, record)),
     open: (request, scope, record) => inside(record, () => open(request, scope, record)),
@@ -335,12 +360,15 @@ const asked = <F extends Any, E, R>({ generate, handsOn, open, plan }: Parts<F, 
 export const fromPlan = <F extends Any, E, R>(
   plan: Plan<F, E, R>,
   peekPlan: Internals<F, E, R>[typeof PeekKey] = () => undefined,
-): Provider<F, E, R> =>
-  fromParts({
+): Provider<F, E, R> => {
+  const generate = (request: Request<F>, record: CallRecord): Effect.Effect<Answer<F>, E, R> =>
+    attemptGenerate(plan, record, request)
+  return fromParts({
     name: plan.name,
     model: plan.model,
     face: plan.face,
-    generate: (request, record) => attemptGenerate(plan, record, request),
+    generate,
+    straight: isGuarded(plan) ? { plan, layered: generate, inner: generate } : undefined,
     open: (request, scope, record) => attemptOpen(plan, record, request, scope),
     plan,
     inside: plan.inside,
@@ -350,19 +378,42 @@ export const fromPlan = <F extends Any, E, R>(
     handsOn: true,
     need: (kind) => (kind === "generate" ? plan.clocks.attempt : plan.clocks.firstContent),
   })
+}
 
-/** @internal Wraps both functions of a provider alike. What it cannot know of itself it asks the inner one. */
+/**
+ * @internal Wraps both functions of a provider alike. What it cannot know of itself it asks the inner one. The policy is
+ * called when the call comes to it; `run` is called where what it gives is run, each time anew. `shortcut`: what an attempt
+ * that goes straight needs, where the policy costs nothing as long as all is well.
+ */
 export const wrap = <F extends Any, E, R, E2, R2>(
   self: Provider<F, E, R>,
-  policy: <A>(run: Effect.Effect<A, E, R>, record: CallRecord, kind: "generate" | "stream") => Effect.Effect<A, E2, R2>,
+  policy: <A>(
+    run: () => Effect.Effect<A, E, R>,
+    record: CallRecord,
+    kind: "generate" | "stream",
+  ) => Effect.Effect<A, E2, R2>,
+  shortcut?: (plan: Plan<Any, unknown, unknown>) => Pick<Plan<Any, unknown, unknown>, "again" | "gate"> | undefined,
 ): Provider<F, E2, R2> => {
   const ask = asking(self)
+  const generate = (request: Request<F>, record: CallRecord): Effect.Effect<Answer<F>, E2, R2> =>
+    policy(() => ask.generate(request, record), record, "generate")
+  const plan = internals(self)[StraightKey] as unknown as Plan<F, E2, R2> | undefined
+  const more = plan === undefined ? undefined : shortcut?.(plan as unknown as Plan<Any, unknown, unknown>)
   return fromParts<F, E2, R2>({
     name: self.name,
     model: self.model,
     face: self.face,
-    generate: (request, record) => policy(ask.generate(request, record), record, "generate"),
-    open: (request, scope, record) => policy(ask.open(request, scope, record), record, "stream"),
+    generate,
+    straight:
+      more === undefined
+        ? undefined
+        : {
+            plan: { ...plan!, ...more },
+            layered: generate,
+            // It fails with less, and needs less.
+            inner: ask.generate as unknown as Straight<F, E2, R2>["inner"],
+          },
+    open: (request, scope, record) => policy(() => ask.open(request, scope, record), record, "stream"),
     inside: namesOf(self),
     peek: internals(self)[PeekKey],
     need: internals(self)[NeedKey],

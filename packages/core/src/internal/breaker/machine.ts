@@ -151,6 +151,11 @@ export class Breaker {
     return this.mode === "shadow" || this.mode === "off"
   }
 
+  /** Would it learn the same from a success at any time? */
+  get timeless(): boolean {
+    return this.state === "closed" && this.rules.watches.length === 0
+  }
+
   /** Would a call be admitted then? Changes nothing. */
   ready(now: number): boolean {
     return (
