@@ -49,6 +49,7 @@ import { Line } from "./internal/limits/line.ts"
 import { Registry } from "./internal/limits/registry.ts"
 import { changed, type Door, Turn, type Why } from "./internal/limits/turn.ts"
 import type { CapacityExceeded, StreamInterrupted } from "./internal/llmError.ts"
+import { lookup } from "./internal/lookup.ts"
 import type { Opened } from "./internal/opened.ts"
 import { checked, Count, DurationInput, millis } from "./internal/options.ts"
 import type { Gate } from "./internal/plan.ts"
@@ -158,6 +159,8 @@ const makeBulkheads = (): Bulkheads["Service"] => {
 /** Bulkheads in memory, for one process. */
 export const layer: Layer.Layer<Bulkheads> = Layer.sync(Bulkheads)(makeBulkheads)
 
+const bulkheadsIn = lookup(Bulkheads)
+
 interface With extends Options {
   /** Whose permits they are. Default: the provider's name and model. */
   readonly key?: string | undefined
@@ -196,14 +199,14 @@ const with_ = (options: With): Policy<CapacityExceeded, Bulkheads> => {
   return <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E | CapacityExceeded, R | Bulkheads> => {
     const name = key ?? `${self.name}/${self.model}`
     const poolOf = (context: Context.Context<never>, record: CallRecord): Pool =>
-      Context.getUnsafe(context as Context.Context<Bulkheads>, Bulkheads).pool(name, numbers, record.startedAt)
+      bulkheadsIn(context).pool(name, numbers, record.startedAt)
     const gate: Gate = {
       enter: (context, record) => {
         const pool = poolOf(context, record)
         return pool.line.tryTake(record.startedAt, undefined) ? pool : undefined
       },
     }
-    const policy = <A>(run: () => Effect.Effect<A, E, R>, record: CallRecord, kind: Kind) => {
+    const policy = <A>(run: (now: number) => Effect.Effect<A, E, R>, record: CallRecord, kind: Kind, now: number) => {
       let pool: Pool
       let turn: Turn<void> | undefined
       let inside = false
@@ -213,11 +216,11 @@ const with_ = (options: With): Policy<CapacityExceeded, Bulkheads> => {
           pool = poolOf(context, record)
           if (pool.line.tryTake(record.startedAt, undefined)) {
             inside = true
-            return run()
+            return run(now)
           }
           turn = new Turn<void>(pool, record, self, context, undefined)
           const waiting = turn.enter()
-          return waiting === undefined ? run() : Effect.flatMap(waiting, run)
+          return waiting === undefined ? run(now) : Effect.flatMap(waiting, () => run(record.now()))
         }),
         (exit) => {
           if (inside) giveBack(pool, record, kind, exit)

@@ -77,13 +77,14 @@ import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import { credentialFor } from "./Call.ts"
 import type { Any, Hidden, Part } from "./Face.ts"
-import { type Admission, circuitOpen } from "./internal/admission.ts"
+import { type Admission, circuitOpen, isClear } from "./internal/admission.ts"
 import { Breaker, type Mode, type Outcome, rejected, type State } from "./internal/breaker/machine.ts"
 import { Options, type Rules, rulesOf, Trip } from "./internal/breaker/options.ts"
 import { Registry } from "./internal/breaker/registry.ts"
 import { type Reason, Tripper } from "./internal/breaker/tripper.ts"
 import { type CallRecord, nowMillis } from "./internal/callRecord.ts"
 import type { CircuitOpen, StreamInterrupted } from "./internal/llmError.ts"
+import { lookup } from "./internal/lookup.ts"
 import { checked, Count, DurationInput } from "./internal/options.ts"
 import type { Policy, Provider, Readiness } from "./internal/provider.ts"
 import { compositePlan, fromEffect, fromPlan, fromStream, planOf } from "./internal/provider.ts"
@@ -321,6 +322,8 @@ export const layerWith = (options: LayerOptions): Layer.Layer<Circuits> => {
 // The policy
 // -----------------------------------------------------------------------------
 
+const circuitsIn = lookup(Circuits)
+
 interface Keys {
   readonly own: string
   readonly account: string | undefined
@@ -333,7 +336,7 @@ const admissionOf = (keys: Keys, rules: Rules, classify: ((error: unknown) => Ou
   return {
     classify,
     circuit: (context, ownKey, now) => {
-      const circuits = Context.getUnsafe(context as Context.Context<Circuits>, Circuits)
+      const circuits = circuitsIn(context)
       if (ownKey) return circuits.get(`${keys.own}#call`, rules, now)
       if (circuit === undefined || circuits !== known || !circuit.registered) {
         known = circuits
@@ -373,6 +376,7 @@ const readiness = (
   circuit: Breaker,
   at: number,
 ): Readiness | undefined => {
+  if (isClear(circuit)) return undefined
   const both = circuit.account === undefined ? [circuit] : [circuit.account, circuit]
   const closed = both.filter((one) => !one.ready(at))
   const [first] = closed
@@ -390,8 +394,7 @@ const readiness = (
           opensAt: Math.max(...closed.map((one) => one.openUntil)),
           // Nothing but an operator helps against a refused key or a missing model.
           hopeless: closed.some((one) => one.lastTrip?.reason === "at once"),
-          turn: (failover) =>
-            Context.getUnsafe(context as Context.Context<Circuits>, Circuits).floor(failover, at, floorEvery),
+          turn: (failover) => circuitsIn(context).floor(failover, at, floorEvery),
         }
       : undefined,
   }

@@ -47,6 +47,7 @@ import { measured } from "./internal/directory/measure.ts"
 import { Directory } from "./internal/directory/service.ts"
 import { Settings } from "./internal/directory/settings.ts"
 import { type Entry as EntryOf, type View as ViewOf, Viewer } from "./internal/directory/view.ts"
+import { remembering } from "./internal/lookup.ts"
 import { checked, Count, DurationInput, InvalidOptions, millis } from "./internal/options.ts"
 import { attach, flatten } from "./internal/attached.ts"
 import { AllProvidersFailed, ContextLengthExceeded, isLlmError, type LlmError } from "./internal/llmError.ts"
@@ -200,17 +201,26 @@ const isBetter = (one: Floor, than: Floor): boolean =>
 
 const none: ReadonlyArray<never> = []
 
+const directoryIn = remembering((context) => Context.getOrUndefined(context as Context.Context<Directory>, Directory))
+
+/** A failover, as its courses know it. */
+interface Rules {
+  readonly name: string
+  readonly whenFiltered: "stop" | "next"
+  readonly patience: number
+  readonly maxAttempts: number
+}
+
+type Run = (provider: AnyProvider, now: number) => Effect.Effect<unknown, unknown, unknown>
+
 /** One call's way through the candidates. */
 class Course {
+  private readonly rules: Rules
   private readonly entries: ReadonlyArray<Entry>
   private readonly record: CallRecord
   private readonly kind: Kind
-  private readonly name: string
-  private readonly whenFiltered: "stop" | "next"
-  private readonly run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>
-  private readonly look: (entry: Entry) => Readiness | undefined
-  /** The failover whose course it is. */
-  private readonly owner: object
+  private readonly context: Context.Context<never>
+  private readonly run: Run
   /** Those that are passed over, as the prompt is longer than their window. */
   private readonly tooSmall: ReadonlyArray<Entry>
   private readonly failuresBefore: number
@@ -223,77 +233,76 @@ class Course {
   private readonly ends: Array<LlmError> = []
 
   constructor(
+    rules: Rules,
     entries: ReadonlyArray<Entry>,
+    tooSmall: ReadonlyArray<Entry>,
     record: CallRecord,
     kind: Kind,
-    name: string,
-    whenFiltered: "stop" | "next",
-    run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>,
-    bounds: { readonly patience: number; readonly maxAttempts: number },
-    look: (entry: Entry) => Readiness | undefined,
-    owner: object,
-    tooSmall: ReadonlyArray<Entry>,
+    context: Context.Context<never>,
+    run: Run,
   ) {
+    this.rules = rules
     this.entries = entries
+    this.tooSmall = tooSmall
     this.record = record
     this.kind = kind
-    this.name = name
-    this.whenFiltered = whenFiltered
+    this.context = context
     this.run = run
-    this.look = look
-    this.owner = owner
-    this.tooSmall = tooSmall
     this.failuresBefore = record.failures.length
     const { alternativeNeeds, alternatives, maxAttempts, patience } = record
     this.outer = { alternatives, alternativeNeeds, patience, maxAttempts }
-    record.patience = Math.min(patience, bounds.patience)
-    record.maxAttempts = Math.min(maxAttempts, record.attempts + bounds.maxAttempts)
+    record.patience = Math.min(patience, rules.patience)
+    record.maxAttempts = Math.min(maxAttempts, record.attempts + rules.maxAttempts)
   }
 
-  private isReady(entry: Entry): boolean {
-    return this.look(entry)?.ready ?? true
+  private look(entry: Entry, now: number): Readiness | undefined {
+    return peek(entry.provider, this.context, this.record, now)
   }
 
-  private reject(entry: Entry): unknown {
-    return this.look(entry)?.rejection()
+  private isReady(entry: Entry, now: number): boolean {
+    return this.look(entry, now)?.ready ?? true
+  }
+
+  private reject(entry: Entry, now: number): unknown {
+    return this.look(entry, now)?.rejection()
   }
 
   /** Asks from this candidate on. */
-  from(start: number): Effect.Effect<unknown, unknown, unknown> {
+  from(start: number, now: number): Effect.Effect<unknown, unknown, unknown> {
     const { entries, record } = this
-    const index = record.attempts < record.maxAttempts ? this.nextAsked(start) : undefined
+    const index = record.attempts < record.maxAttempts ? this.nextAsked(start, now) : undefined
     if (index === undefined) {
       this.tellOfTooSmall()
       return Effect.fail(this.conclude())
     }
     const entry = entries[index]!
     this.lend(index)
-    return Effect.catch(this.ask(entry), (error) => {
+    return Effect.catch(this.ask(entry, now), (error) => {
       if (!isLlmError(error)) return Effect.fail(error)
       return this.after(index, entry, error)
     })
   }
 
-  private ask(entry: Entry): Effect.Effect<unknown, unknown, unknown> {
+  private ask(entry: Entry, now: number): Effect.Effect<unknown, unknown, unknown> {
     const { kind, record } = this
     const { provider, tally } = entry
     const composition = tally !== undefined && isComposition(provider)
     // The attempts of a candidate see to its tally; those of a composition are not its own.
     record.watched = composition ? undefined : entry
-    const run = this.run(provider)
+    const run = this.run(provider, now)
     return composition ? measured(run, tally, record, kind, () => need(provider, kind)) : run
   }
 
   /** The first candidate that can be asked, telling of those that are passed over. */
-  private nextAsked(start: number): number | undefined {
+  private nextAsked(start: number, now: number): number | undefined {
     const { entries } = this
     let index = start
-    while (index < entries.length && !(this.fits(entries[index]!) && this.isReady(entries[index]!))) index++
-    const asked = index < entries.length ? index : start === 0 ? this.despite() : undefined
+    while (index < entries.length && !(this.fits(entries[index]!) && this.isReady(entries[index]!, now))) index++
+    const asked = index < entries.length ? index : start === 0 ? this.despite(now) : undefined
     for (let passed = start; passed < index && !this.allPassed; passed++) {
       const entry = entries[passed]!
       if (passed === asked || !this.fits(entry)) continue
-      const rejection = this.reject(entry)
+      const rejection = this.reject(entry, now)
       if (isLlmError(rejection)) {
         this.record.failures.push(rejection)
         this.ends.push(rejection)
@@ -308,8 +317,8 @@ class Course {
    * Whom to ask although nobody is ready: somebody who lets the call wait for the verdict on its probes; or, when every
    * circuit is open, the one that is likeliest to be well, once a second. A known hint is waited for.
    */
-  private despite(): number | undefined {
-    const all = this.entries.map((entry) => this.look(entry))
+  private despite(now: number): number | undefined {
+    const all = this.entries.map((entry) => this.look(entry, now))
     const waiting = all.findIndex((one) => one?.waits === true)
     if (waiting >= 0) return waiting
     if (!all.every((one) => one?.circuit === "open")) return undefined
@@ -317,7 +326,7 @@ class Course {
     for (const [index, one] of all.entries()) {
       if (one?.floor !== undefined && (best === undefined || isBetter(one.floor, all[best]!.floor!))) best = index
     }
-    if (best === undefined || all[best]!.floor!.turn(this.owner) === false) return undefined
+    if (best === undefined || all[best]!.floor!.turn(this.rules) === false) return undefined
     this.record.floor = this.entries[best]!.provider.name
     return best
   }
@@ -336,7 +345,7 @@ class Course {
       return
     }
     const rest = entries.slice(index + 1)
-    const ready = (entry: Entry): boolean => this.fits(entry) && this.isReady(entry)
+    const ready = (entry: Entry): boolean => this.fits(entry) && this.isReady(entry, record.now())
     record.alternatives = () => rest.reduce((n, entry) => (ready(entry) ? n + 1 : n), alternatives())
     record.alternativeNeeds = () =>
       rest.reduce((sum, entry) => (ready(entry) ? sum + need(entry.provider, kind) : sum), alternativeNeeds())
@@ -352,7 +361,8 @@ class Course {
       const itself = error._tag === "DeadlineExceeded" || error._tag === "InvalidRequest"
       return Effect.fail(itself ? attach(error, flatten(this.taken())) : this.conclude())
     }
-    const next = record.attempts < record.maxAttempts ? this.nextAsked(index + 1) : undefined
+    const now = record.now()
+    const next = record.attempts < record.maxAttempts ? this.nextAsked(index + 1, now) : undefined
     if (next !== undefined && record.observer !== undefined) {
       record.emit({
         event: "FailedOver",
@@ -362,7 +372,7 @@ class Course {
         to: this.entries[next]!.provider.name,
       })
     }
-    return this.from(next ?? this.entries.length)
+    return this.from(next ?? this.entries.length, now)
   }
 
   /**
@@ -385,7 +395,7 @@ class Course {
   }
 
   private conclude(): LlmError {
-    return conclude(this.name, this.taken(), this.ends, this.record.modes)
+    return conclude(this.rules.name, this.taken(), this.ends, this.record.modes)
   }
 
   /** The failures since this failover began. They go into what leaves it, and so out of the record, as do its bounds. */
@@ -401,7 +411,7 @@ class Course {
       case "yes":
         return true
       case "if allowed":
-        return this.whenFiltered === "next"
+        return this.rules.whenFiltered === "next"
       case "larger window": {
         const stated = error._tag === "ContextLengthExceeded" ? error.limit : undefined
         this.smallestWindow = Math.max(this.smallestWindow, entry.contextWindow ?? stated ?? 1)
@@ -442,13 +452,13 @@ export const make = <
   const whenFiltered = o.whenFiltered ?? "stop"
   const order = o.order ?? "priority"
   const viewer = new Viewer(name, declared, millis(o.latencyDecay, "5 minutes"), order === "latency")
-  const owner = {}
+  const rules: Rules = { name, whenFiltered, patience, maxAttempts }
 
   /** The candidates as this call sees them: as they were when it first asked them. */
   const seenBy = (context: Context.Context<never>, record: CallRecord): View => {
-    const before = record.seen(owner)
+    const before = record.seen(rules)
     if (before !== undefined) return before as View
-    return viewer.look(Context.getOrUndefined(context as Context.Context<Directory>, Directory), record)
+    return viewer.look(directoryIn(context), record)
   }
 
   /** The candidates that this call may ask. */
@@ -479,21 +489,22 @@ export const make = <
     request: unknown,
     record: CallRecord,
     kind: Kind,
-    run: (provider: AnyProvider) => Effect.Effect<unknown, unknown, unknown>,
+    now: number,
+    run: Run,
   ): Effect.Effect<unknown, unknown, unknown> => {
     const { context } = Fiber.getCurrent()!
     const view = seenBy(context, record)
-    if (view !== viewer.alone) record.see(owner, view)
-    const look = (entry: Entry) => peek(entry.provider, context, record, record.now())
-    const bounds = { patience, maxAttempts }
+    if (view !== viewer.alone) record.see(rules, view)
     const allowed = allowedOf(record, view)
-    const begin = (entries: ReadonlyArray<Entry>) => {
+    const begin = (entries: ReadonlyArray<Entry>, at: number) => {
       const tooSmall = entries.length === allowed.length ? none : allowed.filter((entry) => !entries.includes(entry))
-      return new Course(entries, record, kind, name, whenFiltered, run, bounds, look, owner, tooSmall).from(0)
+      return new Course(rules, entries, tooSmall, record, kind, context, run).from(0, at)
     }
-    const question = { order, windows: view.windows, face: first.face, request, record, kind }
-    const chosen = choose(allowed, question)
-    return Effect.isEffect(chosen) ? Effect.flatMap(chosen, begin) : begin(chosen)
+    if (allowed.length < 2) return begin(allowed, now)
+    const chosen = choose(allowed, { order, windows: view.windows, face: first.face, request, record, kind })
+    return Effect.isEffect(chosen)
+      ? Effect.flatMap(chosen, (entries) => begin(entries, record.now()))
+      : begin(chosen, now)
   }
 
   type F = FaceOf<ProviderOf<C>>
@@ -503,9 +514,10 @@ export const make = <
     name,
     model: [...new Set(asked.map((p) => p.model))].join(" | "),
     face: first.face,
-    generate: (request, record) => course(request, record, "generate", (p) => asking(p).generate(request, record)),
-    open: (request, scope, record) =>
-      course(request, record, "stream", (p) => asking(p).open(request, scope, record)) as ReturnType<
+    generate: (request, record, now) =>
+      course(request, record, "generate", now, (p, at) => asking(p).generate(request, record, at)),
+    open: (request, scope, record, now) =>
+      course(request, record, "stream", now, (p, at) => asking(p).open(request, scope, record, at)) as ReturnType<
         AnyProvider["open"]
       >,
     handsOn: true,
@@ -538,7 +550,7 @@ export const make = <
     within: (record) => ({
       // Of a composition, its window is that of all its candidates for which nothing else is said.
       candidates: () =>
-        allowedOf(record, (record.seen(owner) as View | undefined) ?? viewer.last).flatMap((entry) =>
+        allowedOf(record, (record.seen(rules) as View | undefined) ?? viewer.last).flatMap((entry) =>
           within(entry.provider, record)
             .candidates()
             .map(({ contextWindow, name }) => ({ name, contextWindow: contextWindow ?? entry.contextWindow })),

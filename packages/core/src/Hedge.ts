@@ -65,6 +65,7 @@ import { Registry } from "./internal/limits/registry.ts"
 import { hasTools } from "./internal/limits/tokens.ts"
 import { AllProvidersFailed, isLlmError, type StreamInterrupted } from "./internal/llmError.ts"
 import type { Opened } from "./internal/opened.ts"
+import { lookup } from "./internal/lookup.ts"
 import { checked, Count, DurationInput, InvalidOptions, millis } from "./internal/options.ts"
 import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Policy, Provider, ServicesOf } from "./internal/provider.ts"
 import { fromEffect, fromParts, fromStream, namesOf, need, peek, within } from "./internal/provider.ts"
@@ -167,8 +168,10 @@ const makeLatencies = (): Latencies["Service"] => {
 /** Latencies in memory, for one process. */
 export const layer: Layer.Layer<Latencies> = Layer.sync(Latencies)(makeLatencies)
 
+const latenciesIn = lookup(Latencies)
+
 const latenciesOf = (context: Context.Context<never>, key: string, kind: Kind, now: number): Quantile =>
-  Context.getUnsafe(context as Context.Context<Latencies>, Latencies).destination(key, now)[kind]
+  latenciesIn(context).destination(key, now)[kind]
 
 const delayOf = ({ delay, quantile }: Numbers, latencies: Quantile): number =>
   quantile === undefined || latencies.total < enough ? delay : (latencies.at(quantile) ?? delay)

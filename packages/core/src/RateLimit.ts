@@ -71,6 +71,7 @@ import { Registry } from "./internal/limits/registry.ts"
 import { type Estimate, estimateFor, fixed, type Tokens } from "./internal/limits/tokens.ts"
 import { capacityExceeded, changed, type Door, type Subject, Turn, type Why } from "./internal/limits/turn.ts"
 import { type CapacityExceeded, isLlmError, type LlmError, type StreamInterrupted } from "./internal/llmError.ts"
+import { lookup } from "./internal/lookup.ts"
 import type { Opened } from "./internal/opened.ts"
 import { checked, Count, DurationInput, InvalidOptions, millis } from "./internal/options.ts"
 import type { Policy, Provider } from "./internal/provider.ts"
@@ -404,6 +405,8 @@ class Reservation {
   }
 }
 
+const rateLimitsIn = lookup(RateLimits)
+
 interface With extends Options {
   /** Whose limits they are. Default: the provider's name and model. */
   readonly key?: string | undefined
@@ -439,8 +442,7 @@ const around = <F extends Any, E, R>(
       // The reservation is made inside of what gives it back: an interruption can fall between.
       Effect.onExitPrimitive(
         Effect.withFiber(({ context }): Effect.Effect<A, E | CapacityExceeded, R> => {
-          const rateLimits = Context.getUnsafe(context as Context.Context<RateLimits>, RateLimits)
-          const pool = rateLimits.pool(name + account(record, self.name), numbers, record.now())
+          const pool = rateLimitsIn(context).pool(name + account(record, self.name), numbers, record.now())
           reservation = new Reservation(pool, record, self, context, estimated)
           const { turn } = reservation
           if (!pool.machine.fits(turn.cost)) return neverFits(pool, turn.cost, record)
@@ -483,7 +485,7 @@ const around = <F extends Any, E, R>(
       limited(
         request,
         record,
-        () => ask.generate(request, record),
+        () => ask.generate(request, record, record.now()),
         (reservation, exit) =>
           reservation.ended(exit, toldOf === undefined ? undefined : () => answerTold(exit, toldOf)),
       ),
@@ -491,7 +493,7 @@ const around = <F extends Any, E, R>(
       limited(
         request,
         record,
-        () => ask.open(request, scope, record),
+        () => ask.open(request, scope, record, record.now()),
         (reservation, exit) => reservation.opened(exit),
       ),
     inside: namesOf(self),

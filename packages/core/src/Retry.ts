@@ -404,9 +404,9 @@ const with_ = <const T extends RetryableTag = RetryableTag>(options: With<T> = {
     }
     return wrap<F, E, R, E, R>(
       self,
-      (run, record) => {
-        const until = numbers.maxElapsed === Infinity ? Infinity : record.now() + numbers.maxElapsed
-        return Effect.catch(run(), (error: E) => after(error, run, record, until))
+      (run, record, _, now) => {
+        const until = now + numbers.maxElapsed
+        return Effect.catch(run(now), (error: E) => after(error, () => run(record.now()), record, until))
       },
       (plan) =>
         plan.again === undefined && numbers.maxElapsed === Infinity

@@ -48,6 +48,7 @@ import { type CallRecord, nowMillis } from "./internal/callRecord.ts"
 import { CurrentBudget } from "./internal/limits/allowance.ts"
 import { Budget, type Numbers } from "./internal/limits/budget.ts"
 import { Registry } from "./internal/limits/registry.ts"
+import { lookup } from "./internal/lookup.ts"
 import { checked } from "./internal/options.ts"
 import type { Policy, Provider } from "./internal/provider.ts"
 import { namesOf, peek, wrap } from "./internal/provider.ts"
@@ -107,8 +108,7 @@ const makeBudgets = (): Budgets["Service"] => {
 /** Budgets in memory, for one process. */
 export const layer: Layer.Layer<Budgets> = Layer.sync(Budgets)(makeBudgets)
 
-const budgetOf = (context: Context.Context<never>, key: string, numbers: Numbers, now: number): Budget =>
-  Context.getUnsafe(context as Context.Context<Budgets>, Budgets).budget(key, numbers, now)
+const budgetsIn = lookup(Budgets)
 
 /** Those who are asked inside draw on it. */
 const lend = (record: CallRecord, budget: Budget, names: ReadonlyArray<string>): void => {
@@ -131,13 +131,12 @@ const with_ = (options: With = {}): Policy<never, Budgets> => {
   return <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E, R | Budgets> => {
     const name = key ?? `${self.name}/${self.model}`
     const names = namesOf(self)
-    return wrap<F, E, R, E, R | Budgets>(self, (run, record) => {
+    return wrap<F, E, R, E, R | Budgets>(self, (run, record, _, now) => {
       const { context } = Fiber.getCurrent()!
-      const now = record.now()
-      const budget = budgetOf(context, name, numbers, now)
+      const budget = budgetsIn(context).budget(name, numbers, now)
       if (peek(self, context, record, now)?.ready !== false) budget.deposit(now)
       lend(record, budget, names)
-      return run()
+      return run(now)
     })
   }
 }

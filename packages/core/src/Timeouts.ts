@@ -124,9 +124,9 @@ export const deadline = (options: DeadlineOptions = {}): Policy<DeadlineExceeded
   const o = checked("Timeouts.deadline", DeadlineOptions, options)
   const limits = { generate: millis(o.generate, "90 seconds"), stream: millis(o.stream, "180 seconds") }
   return <F extends Any, E, R>(self: Provider<F, E, R>): Provider<F, E | DeadlineExceeded, R> =>
-    wrap<F, E, R, E | DeadlineExceeded, R>(self, (run, record, kind) => {
+    wrap<F, E, R, E | DeadlineExceeded, R>(self, (run, record, kind, now) => {
       record.limit(limits[kind])
-      return run()
+      return run(now)
     })
 }
 

@@ -214,10 +214,10 @@ const answering = (failover: Model, { recovery, structured }: Policies): Model =
 
 /** Attempts at most, also when answers are asked for again. */
 const bounded = (self: AnyProvider, maxAttempts: number): AnyProvider =>
-  wrap<Any, unknown, unknown, unknown, unknown>(self, (run, record) => {
+  wrap<Any, unknown, unknown, unknown, unknown>(self, (run, record, _, now) => {
     const before = record.maxAttempts
     record.maxAttempts = Math.min(before, record.attempts + maxAttempts)
-    return Effect.onExitPrimitive(run(), () => {
+    return Effect.onExitPrimitive(run(now), () => {
       record.maxAttempts = before
       return undefined
     })

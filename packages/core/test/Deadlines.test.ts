@@ -51,7 +51,7 @@ describe("Deadlines", () => {
         if (what < 0.55) {
           const millis = Math.floor(chance() * 100)
           const now = world.is.now()
-          standing.set(id, { deadline: deadlines.add(now, millis, () => fired.push(id)), due: now + millis })
+          standing.set(id, { deadline: deadlines.add(now, millis, { fire: () => fired.push(id) }), due: now + millis })
         } else if (what < 0.8) {
           const ids = [...standing.keys()]
           const chosen = ids[Math.floor(chance() * ids.length)]
@@ -90,7 +90,7 @@ describe("Deadlines", () => {
     const world = platform()
     const deadlines = new Deadlines(world.is)
     for (let i = 0; i < 1_000; i++) {
-      deadlines.add(world.is.now(), 30_000, () => assert.fail("it ended in time")).cancel()
+      deadlines.add(world.is.now(), 30_000, { fire: () => assert.fail("it ended in time") }).cancel()
       world.advance(world.is.now() + 1)
     }
     assert.strictEqual(world.sets(), 1)
@@ -113,7 +113,7 @@ describe("Deadlines", () => {
     const world = platform()
     const deadlines = new Deadlines(world.is)
     let fired = false
-    deadlines.add(0, 2 ** 32, () => (fired = true))
+    deadlines.add(0, 2 ** 32, { fire: () => (fired = true) })
     world.advance(2 ** 32 - 1)
     assert.isFalse(fired)
     world.advance(2 ** 32)

@@ -14,7 +14,7 @@ import {
   Timeouts,
   Understudy,
 } from "@understudy/core"
-import { CallRecord } from "../src/internal/callRecord.ts"
+import { CallRecord, factsOf } from "../src/internal/callRecord.ts"
 import { Agenda } from "./Crowd.ts"
 import { assertInOrder, faults, listener } from "./PolicyEvent.check.ts"
 import { deep } from "./Sequences.ts"
@@ -305,7 +305,7 @@ describe("Hedge", () => {
 
   it.effect("gives each attempt a record of its own, which numbers its attempts with the others", () =>
     Effect.withFiber((fiber) => {
-      const record = new CallRecord(fiber, "all")
+      const record = new CallRecord(factsOf(fiber.context), "all")
       record.attempts = 1
       record.floor = "a"
       record.patience = 7

@@ -25,7 +25,7 @@ import * as FailureMode from "../FailureMode.ts"
 import { awaitVerdict, enter, isClear, leave, noTicket, type Waiting } from "./admission.ts"
 import type { Breaker } from "./breaker/machine.ts"
 import { type CallRecord, CurrentCall, tagOf } from "./callRecord.ts"
-import type { Deadline } from "./deadlines.ts"
+import type { Alarm, Deadline } from "./deadlines.ts"
 import { failed } from "./directory/measure.ts"
 import type { Tally } from "./directory/tally.ts"
 import * as attempted from "./events/attempted.ts"
@@ -45,7 +45,7 @@ type Kind = "generate" | "stream"
 type Resume<A, E> = (effect: Effect.Effect<A, E>) => void
 
 /** The lifecycle of one attempt: its slot in the circuit, its number, its clock, its events. */
-class Attempt<A, E> {
+class Attempt<A, E> implements Alarm {
   readonly record: CallRecord
   readonly startedAt: number
   readonly number: number
@@ -63,13 +63,18 @@ class Attempt<A, E> {
   private byDeadline = false
   private expired: LlmError | undefined
   private timer: Deadline | undefined
+  /** The fiber of the leaf, with its context; and whoever waits for it. */
+  private child: Fiber.Fiber<A, E> | undefined
+  private context: Context.Context<never> | undefined
+  private caller = 0
   private breaker: Breaker | undefined
   private ticket = noTicket
   private accountTicket = noTicket
   /** Where it is, behind a gate. */
-  inside: Inside | undefined
-  /** What is done when it has failed. */
-  again: ((error: E) => Effect.Effect<A, E>) | undefined
+  private inside: Inside | undefined
+  /** What went straight, and what is asked. */
+  private straight: Straight<Any, unknown, unknown> | undefined
+  private request: unknown
 
   constructor(
     plan: AnyPlan,
@@ -96,7 +101,14 @@ class Attempt<A, E> {
 
   /** Who is asked. */
   get subject(): Subject {
-    return { provider: this.plan.name, model: this.plan.model }
+    return this.plan.subject
+  }
+
+  /** It has gone straight to where it is. */
+  went(straight: Straight<Any, unknown, unknown>, request: unknown, inside: Inside | undefined): void {
+    this.straight = straight
+    this.request = request
+    this.inside = inside
   }
 
   /** It is in the circuit with these tickets. */
@@ -112,21 +124,25 @@ class Attempt<A, E> {
     const { context } = fiber
     if (record.deadlineAt !== Infinity && !plan.composite) this.bound()
     if (record.observer !== undefined) this.begun()
-    const inside = contextOf(context, record, plan)
-    const child = Effect.runForkWith(inside)(made(leaf))
+    this.context = contextOf(context, record, plan)
+    this.caller = fiber.id
+    const child = (this.child = Effect.runForkWith(this.context)(made(leaf)))
     const done = child.pollUnsafe()
     if (done !== undefined) {
-      this.finish(done, inside)
+      this.finish(done)
       return undefined
     }
     if (this.limit !== Infinity) {
-      this.timer = startDeadline(record.clock, context, this.startedAt, this.limit, () => {
-        this.expired = this.expiry()
-        child.interruptUnsafe(fiber.id)
-      })
+      this.timer = startDeadline(record.clock, context, this.startedAt, this.limit, this)
     }
-    child.addObserver((exit) => this.finish(exit, inside))
+    child.addObserver((exit) => this.finish(exit))
     return Fiber.interrupt(child)
+  }
+
+  /** Its time is over. */
+  fire(): void {
+    this.expired = this.expiry()
+    this.child!.interruptUnsafe(this.caller)
   }
 
   /**
@@ -152,14 +168,14 @@ class Attempt<A, E> {
       : timedOut(plan, kind === "generate" ? "attempt" : "first content", limit, own)
   }
 
-  private finish(exit: Exit.Exit<A, E>, inside: Context.Context<never>): void {
-    const { again, holds, plan, record } = this
+  private finish(exit: Exit.Exit<A, E>): void {
+    const { holds, plan, record } = this
     this.timer?.cancel()
     let told: (() => Told | undefined) | undefined
     let outcome = exit
     if (exit._tag === "Success") {
       const { value } = exit
-      if (holds !== undefined) return this.resume(Exit.succeed(holds(value, this, inside)))
+      if (holds !== undefined) return this.resume(Exit.succeed(holds(value, this, this.context!)))
       if (record.observer !== undefined) told = () => plan.face.told?.(value)
       outcome = judged(exit, plan)
     } else if (this.expired !== undefined && Cause.hasInterruptsOnly(exit.cause)) {
@@ -167,14 +183,23 @@ class Attempt<A, E> {
     }
     this.settle(outcome, told)
     this.inside?.leave(record)
-    this.resume(again === undefined || outcome._tag === "Success" ? outcome : Effect.catch(outcome, again))
+    this.resume(outcome._tag === "Success" ? outcome : this.mended(outcome))
+  }
+
+  /** A failure, and what is done about it. */
+  private mended(outcome: Exit.Failure<A, E>): Effect.Effect<A, E> {
+    const { record, request, straight } = this
+    const again = straight?.plan.again
+    if (again === undefined) return outcome
+    const run = () => straight!.inner(request, record, record.now()) as Effect.Effect<A, E>
+    return Effect.catch(outcome, (error) => again(error, run, record))
   }
 
   /** Gives everything back and tells how it ended, with what the answer told and when. Called exactly once. */
   settle(exit: Exit.Exit<unknown, unknown>, told?: (() => Told | undefined) | undefined, contentAt?: number): void {
     const { breaker, plan, record, startedAt, tally } = this
     if (!plan.composite) {
-      if (exit._tag === "Success") record.answered = this.subject
+      if (exit._tag === "Success") record.answered = plan.subject
       if (record.observer !== undefined) this.tell(exit, told)
     }
     if (breaker === undefined && tally === undefined) return
@@ -270,10 +295,10 @@ const phaseOf = (cause: Cause.Cause<unknown>): TimeoutPhase | undefined => {
 }
 
 /** Either a value as it is, or the failure that it hides. A judge that throws is a defect. */
-const judged = <A, E>(exit: Exit.Success<A, E>, { composite, face, model, name }: AnyPlan): Exit.Exit<A, E> => {
+const judged = <A, E>(exit: Exit.Success<A, E>, { composite, face, subject }: AnyPlan): Exit.Exit<A, E> => {
   if (composite) return exit
   try {
-    const hidden: LlmError | undefined = face.judge(exit.value, { provider: name, model })
+    const hidden: LlmError | undefined = face.judge(exit.value, subject)
     return hidden === undefined ? exit : Exit.fail(hidden as E)
   } catch (defect) {
     return Exit.die(defect)
@@ -376,8 +401,8 @@ export const attemptGenerate = <F extends Any, E, R>(
         if (plan.composite) return asked
         record.attempts++
         return Effect.flatMap(asked, (answer) => {
-          const subject = (record.answered = { provider: plan.name, model: plan.model })
-          const hidden = plan.face.judge(answer, subject)
+          record.answered = plan.subject
+          const hidden = plan.face.judge(answer, plan.subject)
           return hidden === undefined ? Effect.succeed(answer) : Effect.fail(hidden as E)
         })
       })
@@ -388,9 +413,9 @@ export const attemptGenerate = <F extends Any, E, R>(
 export interface Straight<F extends Any, E, R> {
   readonly plan: Plan<F, E, R>
   /** The same with its layers one by one. */
-  readonly layered: (request: Request<F>, record: CallRecord) => Effect.Effect<Answer<F>, E, R>
+  readonly layered: (request: Request<F>, record: CallRecord, now: number) => Effect.Effect<Answer<F>, E, R>
   /** What is made again: all but the outermost layer. */
-  readonly inner: (request: Request<F>, record: CallRecord) => Effect.Effect<Answer<F>, E, R>
+  readonly inner: (request: Request<F>, record: CallRecord, now: number) => Effect.Effect<Answer<F>, E, R>
 }
 
 /** May an attempt of this plan go straight? One that is guarded by nothing needs no fiber. */
@@ -402,28 +427,26 @@ export const isGuarded = <F extends Any, E, R>({ admission, clocks }: Plan<F, E,
  * is of, whose finalizer it gives.
  */
 export const goStraight = <F extends Any, E, R>(
-  { inner, layered, plan }: Straight<F, E, R>,
+  straight: Straight<F, E, R>,
   fiber: Fiber.Fiber<unknown, unknown>,
   request: Request<F>,
   record: CallRecord,
   now: number,
   resume: (effect: Effect.Effect<Answer<F>, E, R>) => void,
 ): Effect.Effect<void> | void => {
+  const { layered, plan } = straight
   const self = plan as AnyPlan
   const { context } = fiber
   const breaker = circuitOf(self, record, context, now)
   if (now >= record.deadlineAt || (breaker !== undefined && !isClear(breaker))) {
-    return resume(layered(request, record))
+    return resume(layered(request, record, now))
   }
-  const { again, gate } = plan
+  const { gate } = plan
   const inside = gate?.enter(context, record)
-  if (gate !== undefined && inside === undefined) return resume(layered(request, record))
+  if (gate !== undefined && inside === undefined) return resume(layered(request, record, now))
   const attempt = new Attempt<Answer<F>, E>(self, record, "generate", clockOf(self, record), now, resume)
   if (breaker !== undefined) letIn(attempt as never, breaker, now)
-  attempt.inside = inside
-  if (again !== undefined) {
-    attempt.again = (error) => again(error, () => inner(request, record) as Effect.Effect<Answer<F>, E>, record)
-  }
+  attempt.went(straight as unknown as Straight<Any, unknown, unknown>, request, inside)
   return attempt.start(fiber, () => plan.generate(request) as Effect.Effect<Answer<F>, E>) as Effect.Effect<void>
 }
 

@@ -4,7 +4,6 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
 import * as Random from "effect/Random"
 import * as Cause from "effect/Cause"
 import { CurrentOverrides, type Overrides } from "../Call.ts"
@@ -12,27 +11,44 @@ import { FailureModes, type Table } from "../FailureMode.ts"
 import type { Tally } from "./directory/tally.ts"
 import type { Budget } from "./limits/budget.ts"
 import type { LlmError } from "./llmError.ts"
+import { remembering } from "./lookup.ts"
 import { nowMillis } from "./timer.ts"
 import { CurrentObserver, type Observer, type PolicyEvent, type Source } from "../PolicyEvent.ts"
 
-type AnyFiber = Fiber.Fiber<unknown, unknown>
-
 export { nowMillis }
 
-/** What a call has done so far, and what bounds it. */
-export class CallRecord {
-  readonly composition: string
+/** What a call takes from the context in which it begins. */
+export class Facts {
+  /** The call that goes on there, if one does. */
+  readonly call: CallRecord | undefined
   readonly clock: Clock.Clock
   readonly random: { nextDoubleUnsafe(): number }
   readonly modes: Table
   readonly overrides: Overrides
-  readonly startedAt: number
   readonly observer: Observer | undefined
+
+  constructor(context: Context.Context<never>) {
+    this.call = Context.get(context, CurrentCall)
+    this.clock = Context.get(context, Clock.Clock)
+    this.random = Context.get(context, Random.Random)
+    this.modes = Context.get(context, FailureModes)
+    this.overrides = Context.get(context, CurrentOverrides)
+    this.observer = Context.get(context, CurrentObserver)
+  }
+}
+
+/** What a call takes from a context. */
+export const factsOf = remembering((context) => new Facts(context))
+
+/** What a call has done so far, and what bounds it. */
+export class CallRecord {
+  readonly composition: string
+  private readonly facts: Facts
+  readonly startedAt: number
   private readonly chance: number
   /** The instant by which the call must have ended; `Infinity` without one. */
   deadlineAt = Infinity
   deadlineMillis = Infinity
-  private readonly deadlineFixed: boolean
   /** Attempts so far, over all candidates. */
   attempts = 0
   /** Failures that a policy did not let through, in order. */
@@ -45,49 +61,79 @@ export class CallRecord {
   patience = Infinity
   /** At most so many attempts, counting one for each alternative. */
   maxAttempts = Infinity
+  /** Who answered. */
+  answered: { readonly provider: string; readonly model: string } | undefined
+  /** The innermost budget of extra attempts around those who are asked now. */
+  budget: Allowance | undefined
+  /** Whose attempts are measured now: those of this candidate, as far as they are its own. */
+  watched: Watched | undefined
+  /** What compositions saw of their candidates when this call first asked them. */
+  sights: Sight | undefined
+
+  // What few calls need is theirs only when they set it: a record is made for every call.
+
   /** Only this candidate is asked, whatever the caller pinned: it has answered before. */
-  pinned: string | undefined
+  declare pinned: string | undefined
   /** These candidates are passed over, besides those that the caller excluded. */
-  passedOver: ReadonlyArray<string> = []
+  declare passedOver: ReadonlyArray<string>
   /**
    * Who judges the answers of this call: somebody above the composition, so that those below leave them alone, or
    * somebody below, so that those above do.
    */
-  judge: "nobody" | "above" | "below" = "nobody"
+  declare judge: "nobody" | "above" | "below"
   /** Is there somebody above who shortens a prompt that is too long? */
-  shortens = false
+  declare shortens: boolean
   /** This candidate is asked next although its circuit is open: the floor of a failover. */
-  floor: string | undefined
+  declare floor: string | undefined
   /** The rung of a ladder that the answer came from. */
-  source: Source | undefined
-  /** Who answered. */
-  answered: { readonly provider: string; readonly model: string } | undefined
+  declare source: Source | undefined
   /** Was its end told? What happens later is no part of the call. */
-  ended = false
-  /** The innermost budget of extra attempts around those who are asked now. */
-  budget: Allowance | undefined
+  declare ended: boolean
   /** Is this a branch of a hedge that is beside the first? It does not wait at limits. */
-  extra = false
-  /** Whose attempts are measured now: those of this candidate, as far as they are its own. */
-  watched: Watched | undefined
-  private waits: Map<string, number> | undefined
-  /** What compositions saw of their candidates when this call first asked them. */
-  sights: Sight | undefined
+  declare extra: boolean
+  declare private waits: Map<string, number> | undefined
   /** Of a branch: how many failures it began with. */
-  private readonly inherited: number = 0
+  declare private readonly inherited: number
 
-  constructor(fiber: AnyFiber, composition: string) {
+  static {
+    const untouched: Pick<CallRecord, "ended" | "extra" | "judge" | "passedOver" | "shortens"> = {
+      ended: false,
+      extra: false,
+      judge: "nobody",
+      passedOver: [],
+      shortens: false,
+    }
+    Object.assign(this.prototype, untouched)
+  }
+
+  constructor(facts: Facts, composition: string) {
     this.composition = composition
-    this.clock = fiber.getRef(Clock.Clock)
-    this.random = fiber.getRef(Random.Random)
-    this.modes = fiber.getRef(FailureModes)
-    this.overrides = fiber.getRef(CurrentOverrides)
-    this.observer = fiber.getRef(CurrentObserver)
+    this.facts = facts
     // Drawn whether or not someone listens, so that listening changes no other chance.
-    this.chance = this.random.nextDoubleUnsafe()
-    this.startedAt = nowMillis(this.clock)
-    this.deadlineFixed = this.overrides.deadline !== undefined
-    if (this.overrides.deadline !== undefined) this.bound(Duration.toMillis(this.overrides.deadline))
+    this.chance = facts.random.nextDoubleUnsafe()
+    this.startedAt = nowMillis(facts.clock)
+    const { deadline } = facts.overrides
+    if (deadline !== undefined) this.bound(Duration.toMillis(deadline))
+  }
+
+  get clock(): Clock.Clock {
+    return this.facts.clock
+  }
+
+  get random(): { nextDoubleUnsafe(): number } {
+    return this.facts.random
+  }
+
+  get modes(): Table {
+    return this.facts.modes
+  }
+
+  get overrides(): Overrides {
+    return this.facts.overrides
+  }
+
+  get observer(): Observer | undefined {
+    return this.facts.observer
   }
 
   get id(): string {
@@ -97,7 +143,7 @@ export class CallRecord {
   }
 
   now(): number {
-    return nowMillis(this.clock)
+    return nowMillis(this.facts.clock)
   }
 
   elapsed(): number {
@@ -166,7 +212,7 @@ export class CallRecord {
 
   /** Sets the composition's deadline; one that the caller set stays, and of two the earlier counts. */
   limit(millis: number): void {
-    if (!this.deadlineFixed && this.startedAt + millis < this.deadlineAt) this.bound(millis)
+    if (this.overrides.deadline === undefined && this.startedAt + millis < this.deadlineAt) this.bound(millis)
   }
 
   /** Tells the observer. Ask `observer !== undefined` first, so that nothing is built for nobody. */
@@ -314,36 +360,32 @@ export const callEnded = (record: CallRecord, exit: Exit.Exit<unknown, unknown>,
 
 /**
  * Runs an effect inside the current call, or, when there is none, as a call of
- * its own whose end `onEnd` tells. `handsOn`: it sees to it itself that whoever
+ * its own whose end `onEnd` tells. It is told the time. `handsOn`: it sees to it itself that whoever
  * may look for the call finds it.
  */
 export const withCall = <A, E, R>(
   composition: string,
-  self: (record: CallRecord, outermost: boolean) => Effect.Effect<A, E, R>,
+  self: (record: CallRecord, now: number, outermost: boolean) => Effect.Effect<A, E, R>,
   onEnd: (record: CallRecord, exit: Exit.Exit<A, E>) => void,
   handsOn = false,
 ): Effect.Effect<A, E, R> =>
-  Effect.withFiber((fiber) => {
-    const current = fiber.getRef(CurrentCall)
-    if (current !== undefined) return self(current, false)
-    return newCall(new CallRecord(fiber, composition), self, onEnd, handsOn)
+  Effect.withFiber(({ context }) => {
+    const facts = factsOf(context)
+    if (facts.call !== undefined) return self(facts.call, facts.call.now(), false)
+    return newCall(new CallRecord(facts, composition), self, onEnd, handsOn)
   })
 
 /** The same for the record of a call that has just been made. To be called in the fiber of the call. */
 export const newCall = <A, E, R>(
   record: CallRecord,
-  self: (record: CallRecord, outermost: boolean) => Effect.Effect<A, E, R>,
+  self: (record: CallRecord, now: number, outermost: boolean) => Effect.Effect<A, E, R>,
   onEnd: (record: CallRecord, exit: Exit.Exit<A, E>) => void,
   handsOn: boolean,
 ): Effect.Effect<A, E, R> => {
+  if (handsOn && record.observer === undefined) return self(record, record.startedAt, true)
+  const begin = () => self(record, record.startedAt, true)
   const run = (): Effect.Effect<A, E, R> =>
-    handsOn
-      ? self(record, true)
-      : Effect.provideService(
-          Effect.suspend(() => self(record, true)),
-          CurrentCall,
-          record,
-        )
+    handsOn ? begin() : Effect.provideService(Effect.suspend(begin), CurrentCall, record)
   if (record.observer === undefined) return run()
   // The beginning is told inside of what tells the end: an interruption can fall between.
   let begun = false

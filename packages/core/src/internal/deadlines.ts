@@ -23,6 +23,11 @@ export interface Platform {
 /** The longest delay that a platform timer takes. */
 const longest = 0x7fff_ffff
 
+/** What happens at a deadline. */
+export interface Alarm {
+  readonly fire: () => void
+}
+
 /** One deadline. */
 export interface Deadline {
   /** Gives it up. Of no consequence when it has fired or was given up before. */
@@ -31,15 +36,15 @@ export interface Deadline {
 
 class Entry implements Deadline {
   readonly due: number
-  readonly fire: () => void
+  readonly alarm: Alarm
   /** Its place in the heap; -1 when it is not there. */
   place = -1
   private readonly owner: Deadlines
 
-  constructor(owner: Deadlines, due: number, fire: () => void) {
+  constructor(owner: Deadlines, due: number, alarm: Alarm) {
     this.owner = owner
     this.due = due
-    this.fire = fire
+    this.alarm = alarm
   }
 
   cancel(): void {
@@ -60,6 +65,8 @@ export class Deadlines {
   private readonly platform: Platform
   private readonly heap: Array<Entry> = []
   private handle: unknown
+  /** The handle, where it can let the process end. */
+  private refable: Refable | undefined
   /** When the platform timer fires; `Infinity` while none is armed. */
   private armedFor = Infinity
   private readonly tick = (): void => this.fireDue()
@@ -73,11 +80,11 @@ export class Deadlines {
     return this.heap.length
   }
 
-  /** Calls `fire` after `millis`, never earlier. */
-  add(now: number, millis: number, fire: () => void): Deadline {
-    const entry = new Entry(this, now + millis, fire)
+  /** The alarm fires after `millis`, never earlier. */
+  add(now: number, millis: number, alarm: Alarm): Deadline {
+    const entry = new Entry(this, now + millis, alarm)
     const { heap } = this
-    if (heap.length === 0 && isRefable(this.handle)) this.handle.ref()
+    if (heap.length === 0) this.refable?.ref()
     heap.push(entry)
     this.up(entry, heap.length - 1)
     if (entry.due < this.armedFor) this.arm(now)
@@ -94,7 +101,7 @@ export class Deadlines {
       this.up(last, place)
       if (last.place === place) this.down(last, place)
     }
-    if (heap.length === 0 && isRefable(this.handle)) this.handle.unref()
+    if (heap.length === 0) this.refable?.unref()
   }
 
   private arm(now: number): void {
@@ -102,25 +109,26 @@ export class Deadlines {
     const [first] = this.heap
     if (first === undefined) {
       this.armedFor = Infinity
-      this.handle = undefined
+      this.handle = this.refable = undefined
       return
     }
     const millis = Math.min(Math.max(0, Math.ceil(first.due - now)), longest)
     this.armedFor = now + millis
     this.handle = this.platform.set(this.tick, millis)
+    this.refable = isRefable(this.handle) ? this.handle : undefined
   }
 
   private fireDue(): void {
     const now = this.platform.now()
     this.armedFor = Infinity
-    this.handle = undefined
+    this.handle = this.refable = undefined
     const due: Array<Entry> = []
     for (let first = this.heap[0]; first !== undefined && first.due <= now; first = this.heap[0]) {
       this.remove(first)
       due.push(first)
     }
     this.arm(now)
-    for (const { fire } of due) fire()
+    for (const { alarm } of due) alarm.fire()
   }
 
   private up(entry: Entry, from: number): void {

@@ -10,8 +10,7 @@ type AnyPlan = Plan<Any, unknown, unknown>
 /** The call has ended before the attempt did, which had this share of its time. */
 export const deadlineExceeded = (plan: AnyPlan, record: CallRecord, share: number): DeadlineExceeded =>
   new DeadlineExceeded({
-    provider: plan.name,
-    model: plan.model,
+    ...plan.subject,
     limit: Duration.millis(record.deadlineMillis),
     attemptShare: Math.min(1, Math.max(0, share)),
     ...(record.failures.length === 0 ? {} : { failures: [...record.failures] }),
@@ -20,8 +19,7 @@ export const deadlineExceeded = (plan: AnyPlan, record: CallRecord, share: numbe
 /** A clock ran out. `own` is the attempt's own limit, where it was shortened. */
 export const timedOut = (plan: AnyPlan, phase: TimeoutPhase, millis: number, own: number = millis): TimedOut =>
   new TimedOut({
-    provider: plan.name,
-    model: plan.model,
+    ...plan.subject,
     phase,
     limit: Duration.millis(Math.round(millis)),
     ...(own <= millis || own === Infinity ? {} : { attemptShare: millis / own }),

@@ -2,7 +2,7 @@
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Answer, Any, Part, Request } from "../Face.ts"
+import type { Answer, Any, Part, Request, Subject } from "../Face.ts"
 import type { Admission } from "./admission.ts"
 import type { CallRecord } from "./callRecord.ts"
 import type { Opened } from "./opened.ts"
@@ -66,6 +66,8 @@ export type Again = <A, E, R>(error: E, run: () => Effect.Effect<A, E, R>, recor
 export interface Plan<F extends Any, E, R> {
   readonly name: string
   readonly model: string
+  /** The two, as failures and events name who is asked. */
+  readonly subject: Subject
   readonly face: F
   readonly generate: (request: Request<F>) => Effect.Effect<Answer<F>, E, R>
   readonly open: (request: Request<F>, scope: Scope.Scope) => Effect.Effect<Opened<Part<F>>, E, R>

@@ -15,7 +15,7 @@ import type { Answer, Any, Hidden, Inspector, Part, Request } from "../Face.ts"
 import { plain, type Plain } from "../Face.ts"
 import { ambient } from "./ai/ambient.ts"
 import { attemptGenerate, attemptOpen, goStraight, isGuarded, type Straight } from "./attempt.ts"
-import { callEnded, CallRecord, CurrentCall, newCall, nowMillis, withCall } from "./callRecord.ts"
+import { callEnded, CallRecord, CurrentCall, factsOf, newCall, nowMillis, withCall } from "./callRecord.ts"
 import { noClocks, type Plan, type Within } from "./plan.ts"
 import * as opened from "./opened.ts"
 import type { Declared } from "./directory/compositions.ts"
@@ -123,11 +123,17 @@ export interface Listing {
 
 /**
  * A provider's two functions within a call that is known. They are called in the fiber of the call, where what they give
- * is run at once, and once: what a policy does before it asks is done when they are called.
+ * is run at once, and once: what a policy does before it asks is done when they are called. They are told the time,
+ * since a look at the clock costs more than most policies.
  */
 export interface Asking<F extends Any, E, R> {
-  readonly generate: (request: Request<F>, record: CallRecord) => Effect.Effect<Answer<F>, E, R>
-  readonly open: (request: Request<F>, scope: Scope.Scope, record: CallRecord) => Effect.Effect<Opened<Part<F>>, E, R>
+  readonly generate: (request: Request<F>, record: CallRecord, now: number) => Effect.Effect<Answer<F>, E, R>
+  readonly open: (
+    request: Request<F>,
+    scope: Scope.Scope,
+    record: CallRecord,
+    now: number,
+  ) => Effect.Effect<Opened<Part<F>>, E, R>
 }
 
 const AskKey: unique symbol = Symbol.for("@understudy/core/Provider/ask")
@@ -152,8 +158,13 @@ interface Parts<F extends Any, E, R> {
   readonly name: string
   readonly model: string
   readonly face: F
-  readonly generate: (request: Request<F>, record: CallRecord) => Effect.Effect<Answer<F>, E, R>
-  readonly open: (request: Request<F>, scope: Scope.Scope, record: CallRecord) => Effect.Effect<Opened<Part<F>>, E, R>
+  readonly generate: (request: Request<F>, record: CallRecord, now: number) => Effect.Effect<Answer<F>, E, R>
+  readonly open: (
+    request: Request<F>,
+    scope: Scope.Scope,
+    record: CallRecord,
+    now: number,
+  ) => Effect.Effect<Opened<Part<F>>, E, R>
   readonly plan?: Plan<F, E, R> | undefined
   /** How its answers go straight through its layers. */
   readonly straight?: Straight<F, E, R> | undefined
@@ -181,24 +192,25 @@ export const fromParts = <F extends Any, E, R>(parts: Parts<F, E, R>): Provider<
   const generate =
     straight === undefined
       ? (request: Request<F>): Effect.Effect<Answer<F>, E, R> =>
-          withCall(name, (record) => parts.generate(request, record), answered, parts.handsOn)
+          withCall(name, (record, now) => parts.generate(request, record, now), answered, parts.handsOn)
       : (request: Request<F>): Effect.Effect<Answer<F>, E, R> =>
           Effect.callback((resume) => {
             const fiber = Fiber.getCurrent()!
-            const current = fiber.getRef(CurrentCall)
+            const facts = factsOf(fiber.context)
+            const current = facts.call
             if (current !== undefined) return goStraight(straight, fiber, request, current, current.now(), resume)
-            const record = new CallRecord(fiber, name)
+            const record = new CallRecord(facts, name)
             if (record.observer === undefined) {
               return goStraight(straight, fiber, request, record, record.startedAt, resume)
             }
-            return resume(newCall(record, () => straight.layered(request, record), answered, true))
+            return resume(newCall(record, (_, now) => straight.layered(request, record, now), answered, true))
           })
   const open = (request: Request<F>, scope: Scope.Scope): Effect.Effect<Opened<Part<F>>, E, R> => {
     let telling: Telling | undefined
     const opening = withCall(
       name,
-      (record, outermost) => {
-        const run = parts.open(request, scope, record)
+      (record, now, outermost) => {
+        const run = parts.open(request, scope, record, now)
         if (!outermost || record.observer === undefined) return run
         const call = (telling = new Telling(record, face))
         // Attempts live in scopes below this one, so they are over when this finalizer runs.
@@ -343,16 +355,16 @@ export const asking = <F extends Any, E, R>(self: Provider<F, E, R>): Asking<F, 
 
 const asked = <F extends Any, E, R>({ generate, handsOn, open, straight }: Parts<F, E, R>): Asking<F, E, R> => {
   if (straight !== undefined) {
-    const goes = (request: Request<F>, record: CallRecord): Effect.Effect<Answer<F>, E, R> =>
-      Effect.callback((resume) => goStraight(straight, Fiber.getCurrent()!, request, record, record.now(), resume))
+    const goes = (request: Request<F>, record: CallRecord, now: number): Effect.Effect<Answer<F>, E, R> =>
+      Effect.callback((resume) => goStraight(straight, Fiber.getCurrent()!, request, record, now, resume))
     return { generate: goes, open }
   }
   if (handsOn === true) return { generate, open }
   const inside = <A, E2, R2>(record: CallRecord, run: () => Effect.Effect<A, E2, R2>): Effect.Effect<A, E2, R2> =>
     Effect.provideService(Effect.suspend(run), CurrentCall, record)
   return {
-    generate: (request, record) => inside(record, () => generate(request, record)),
-    open: (request, scope, record) => inside(record, () => open(request, scope, record)),
+    generate: (request, record, now) => inside(record, () => generate(request, record, now)),
+    open: (request, scope, record, now) => inside(record, () => open(request, scope, record, now)),
   }
 }
 
@@ -388,15 +400,16 @@ export const fromPlan = <F extends Any, E, R>(
 export const wrap = <F extends Any, E, R, E2, R2>(
   self: Provider<F, E, R>,
   policy: <A>(
-    run: () => Effect.Effect<A, E, R>,
+    run: (now: number) => Effect.Effect<A, E, R>,
     record: CallRecord,
     kind: "generate" | "stream",
+    now: number,
   ) => Effect.Effect<A, E2, R2>,
   shortcut?: (plan: Plan<Any, unknown, unknown>) => Pick<Plan<Any, unknown, unknown>, "again" | "gate"> | undefined,
 ): Provider<F, E2, R2> => {
   const ask = asking(self)
-  const generate = (request: Request<F>, record: CallRecord): Effect.Effect<Answer<F>, E2, R2> =>
-    policy(() => ask.generate(request, record), record, "generate")
+  const generate = (request: Request<F>, record: CallRecord, now: number): Effect.Effect<Answer<F>, E2, R2> =>
+    policy((at) => ask.generate(request, record, at), record, "generate", now)
   const plan = internals(self)[StraightKey] as unknown as Plan<F, E2, R2> | undefined
   const more = plan === undefined ? undefined : shortcut?.(plan as unknown as Plan<Any, unknown, unknown>)
   return fromParts<F, E2, R2>({
@@ -413,7 +426,7 @@ export const wrap = <F extends Any, E, R, E2, R2>(
             // It fails with less, and needs less.
             inner: ask.generate as unknown as Straight<F, E2, R2>["inner"],
           },
-    open: (request, scope, record) => policy(() => ask.open(request, scope, record), record, "stream"),
+    open: (request, scope, record, now) => policy((at) => ask.open(request, scope, record, at), record, "stream", now),
     inside: namesOf(self),
     peek: internals(self)[PeekKey],
     need: internals(self)[NeedKey],
@@ -473,6 +486,7 @@ const made = <F extends Any, E, R>(
     apart,
     name,
     model,
+    subject,
     face,
     generate,
     open: (request, scope) =>
@@ -494,6 +508,7 @@ const made = <F extends Any, E, R>(
 export const compositePlan = <F extends Any, E, R>(self: Provider<F, E, R>): Plan<F, E, R> => ({
   name: self.name,
   model: self.model,
+  subject: { provider: self.name, model: self.model },
   face: self.face,
   generate: self.generate,
   open: self.open,
@@ -558,8 +573,8 @@ export const delegate = <F extends Any, E, R>(current: () => Provider<F, E, R>):
     name,
     model,
     face,
-    generate: (request, record) => asking(taken(record)).generate(request, record),
-    open: (request, scope, record) => asking(taken(record)).open(request, scope, record),
+    generate: (request, record, now) => asking(taken(record)).generate(request, record, now),
+    open: (request, scope, record, now) => asking(taken(record)).open(request, scope, record, now),
     handsOn: true,
     peek: (context, record, now) => peek(chosen(record), context, record, now),
     need: (kind) => need(current(), kind),

@@ -57,7 +57,7 @@ export const withClocks = <P>(
     const left = record.deadlineAt - pulledAt
     const millis = Math.min(own, left)
     if (millis !== Infinity) {
-      timer = startDeadline(record.clock, context, pulledAt, millis, () => {
+      const fire = (): void => {
         const clock = pace.first()
         expired =
           left < own
@@ -68,7 +68,8 @@ export const withClocks = <P>(
                 clock === "idle" ? clocks.idle : clock === "attempt" ? clocks.whole : (clocks.rate?.within ?? own),
               )
         child.interruptUnsafe()
-      })
+      }
+      timer = startDeadline(record.clock, context, pulledAt, millis, { fire })
     }
     child.addObserver(finish)
     return Fiber.interrupt(child)

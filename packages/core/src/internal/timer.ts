@@ -3,7 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { type Deadline, Deadlines } from "./deadlines.ts"
+import { type Alarm, type Deadline, Deadlines } from "./deadlines.ts"
 
 /** The clock of whoever was given none: the very instance, which `defaultValue` would make anew. */
 const live: Clock.Clock = Context.get(Context.empty(), Clock.Clock)
@@ -23,16 +23,16 @@ const deadlines = new Deadlines({
   clear: (handle) => clearTimeout(handle as ReturnType<typeof setTimeout>),
 })
 
-/** Calls `fire` after `millis` on the clock, of which it is `now`, unless it is cancelled before. */
+/** The alarm fires after `millis` on the clock, of which it is `now`, unless it is cancelled before. */
 export const startDeadline = (
   clock: Clock.Clock,
   context: Context.Context<never>,
   now: number,
   millis: number,
-  fire: () => void,
+  alarm: Alarm,
 ): Deadline => {
-  if (clock === live) return deadlines.add(now, millis, fire)
-  return { cancel: startTimer(clock, context, millis, fire) }
+  if (clock === live) return deadlines.add(now, millis, alarm)
+  return { cancel: startTimer(clock, context, millis, () => alarm.fire()) }
 }
 
 /** Calls `fire` after `millis` on the clock, unless the function it returns is called before. */
@@ -43,7 +43,7 @@ export const startTimer = (
   fire: () => void,
 ): (() => void) => {
   if (clock === live) {
-    const deadline = deadlines.add(now(), millis, fire)
+    const deadline = deadlines.add(now(), millis, { fire })
     return () => deadline.cancel()
   }
   const fiber = Effect.runForkWith(context)(clock.sleep(Duration.millis(millis)))
