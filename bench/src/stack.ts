@@ -28,7 +28,7 @@ const leaf = async (): Promise<number> => 42
 /** One that could be aborted. */
 const signalled = async (signal: AbortSignal): Promise<number> => (signal.aborted ? 0 : 42)
 
-const batches = 15
+const batches = 45
 const perBatch = 4000
 
 const median = (values: ReadonlyArray<number>): number =>
@@ -41,7 +41,7 @@ const timePromise = async (f: () => Promise<unknown>): Promise<number> => {
     for (let i = 0; i < perBatch; i++) await f()
     out.push(Number(process.hrtime.bigint() - begin) / perBatch)
   }
-  return median(out.slice(3))
+  return median(out.slice(15))
 }
 
 const timeEffect = <E, R>(effect: Effect.Effect<unknown, E, R>): Effect.Effect<number, E, R> =>
@@ -52,7 +52,7 @@ const timeEffect = <E, R>(effect: Effect.Effect<unknown, E, R>): Effect.Effect<n
       for (let i = 0; i < perBatch; i++) yield* effect
       out.push(Number(process.hrtime.bigint() - begin) / perBatch)
     }
-    return median(out.slice(3))
+    return median(out.slice(15))
   })
 
 const peer = wrap(
