@@ -5,10 +5,11 @@
  *
  * The same leaf for all: an async function that ignores its signal. Effects run
  * inside one fiber, as they do in a program that is one; `runPromise` for each
- * call, and a leaf that takes the signal, stand beside. Prints one JSON object:
+ * call, a leaf that takes the signal, and the child fiber that any timeout needs,
+ * stand beside. Prints one JSON object:
  * nanoseconds a call for each case, the median of the batches.
  */
-import { Effect, Schedule, Semaphore } from "effect"
+import { Effect, Fiber, Schedule, Semaphore } from "effect"
 import { CircuitBreaker as StockBreaker } from "effect/persistence"
 import {
   bulkhead,
@@ -63,6 +64,12 @@ const peer = wrap(
 )
 
 const base = Effect.promise(leaf)
+// An interrupted fiber stays interrupted, so whoever wants to go on after a timeout runs what is timed in another one.
+const inChild = Effect.callback<number>((resume) => {
+  const child = Effect.runForkWith(Fiber.getCurrent()!.context)(base)
+  child.addObserver(resume)
+  return Fiber.interrupt(child)
+})
 const provider = Provider.fromEffect(base, { name: "leaf" })
 const attempt = provider.pipe(Timeouts.with(), CircuitBreaker.with(), Bulkhead.with({ permits: 100 }), Retry.with())
 // With its defaults: clocks, breaker, retry, budget, failover of one, deadline.
@@ -89,6 +96,7 @@ const effects = Effect.gen(function* () {
   )
   return {
     "fiber: promise(fn)": yield* timeEffect(base),
+    "fiber: promise(fn) in a child": yield* timeEffect(inChild),
     "stock Effect stack": yield* timeEffect(stock),
     "understudy: breaker, permit, timer, lazy retry": yield* timeEffect(attempt.generate()),
     "understudy: failover, deadline, budget, and these": yield* timeEffect(whole.generate()),

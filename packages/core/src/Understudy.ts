@@ -198,8 +198,8 @@ export const make = <
       "expected candidates that are language models: others have no prompt",
     )
   }
-  const judged: AnyProvider = isLanguageModel(failover) ? answering(failover, o) : failover
-  const within = bounded(judged, maxAttempts ?? 6)
+  // Others are never asked again once they have answered, and a failover bounds its attempts itself.
+  const within = isLanguageModel(failover) ? bounded(answering(failover, o), maxAttempts ?? 6) : failover
   const whole: unknown = o.deadline === false ? within : within.pipe(Timeouts.deadline(o.deadline))
   return whole as ReturnType<typeof make<C, Rest>>
 }

@@ -32,6 +32,7 @@ import * as attempted from "./events/attempted.ts"
 import type { Told } from "./events/told.ts"
 import { deadlineExceeded, timedOut } from "./expiry.ts"
 import { isLlmError, type LlmError, type TimeoutPhase } from "./llmError.ts"
+import { remembering } from "./lookup.ts"
 import type { Opened } from "./opened.ts"
 import type { Limits } from "./pace.ts"
 import { CurrentHeadersLimit, type Inside, type Plan } from "./plan.ts"
@@ -305,10 +306,12 @@ const judged = <A, E>(exit: Exit.Success<A, E>, { composite, face, subject }: An
   }
 }
 
+const callIn = remembering((context) => Context.get(context, CurrentCall))
+
 /** The context in which a leaf finds the call that it is part of, if it is. */
 const contextOf = (context: Context.Context<never>, record: CallRecord, { apart }: AnyPlan): Context.Context<never> => {
   const call = apart ? undefined : record
-  return Context.getOrUndefined(context, CurrentCall) === call ? context : Context.add(context, CurrentCall, call)
+  return callIn(context) === call ? context : Context.add(context, CurrentCall, call)
 }
 
 /** A leaf that throws while it makes its effect is a defect, too. */
