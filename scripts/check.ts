@@ -3,7 +3,7 @@
  * tests too), Effect's own diagnostics, and tests. Stops at the first step that
  * fails, and prints totals.
  *
- * `--deep` plays ten times as many random sequences against the model of the breaker.
+ * `--deep` plays ten times as many random sequences against the models.
  */
 import { spawnSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"

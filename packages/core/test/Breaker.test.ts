@@ -3,6 +3,7 @@ import { CircuitBreaker } from "@understudy/core"
 import { unrecorded } from "../src/internal/breaker/machine.ts"
 import { chance, type Flaws, Model, type Outcome } from "./Breaker.model.ts"
 import { type Sequence, sequence, shrink, type Step } from "./Breaker.sequences.ts"
+import { deep } from "./Sequences.ts"
 import { random } from "./stub.ts"
 
 const { rejected } = CircuitBreaker
@@ -170,7 +171,7 @@ const opened = (options: CircuitBreaker.Options = {}) => {
 
 describe("Breaker", () => {
   it("does what its description says in 10,000 random sequences of overlapping calls, under random rules", () => {
-    const sequences = process.env["UNDERSTUDY_DEEP"] === "1" ? 100_000 : 10_000
+    const sequences = deep(10_000)
     const reached = new Map<Reached, number>()
     let steps = 0
     for (let seed = 0; seed < sequences; seed++) {

@@ -8,6 +8,7 @@ import { TestClock } from "effect/testing"
 import { CircuitBreaker, LlmError } from "@understudy/core"
 import { chance, Model, type Outcome, type Spec } from "./Breaker.model.ts"
 import { type ByHand, type Sequence, sequence, type Step } from "./Breaker.sequences.ts"
+import { deep } from "./Sequences.ts"
 import { random } from "./stub.ts"
 
 const { Circuits } = CircuitBreaker
@@ -317,7 +318,7 @@ const shellSequence = (seed: number): Sequence => {
 describe("The circuit breaker of a program", () => {
   it.effect("does what its model does, in 1,000 sequences of fibers that overlap, wait and are interrupted", () =>
     Effect.gen(function* () {
-      const sequences = process.env["UNDERSTUDY_DEEP"] === "1" ? 10_000 : 1000
+      const sequences = deep(1000)
       const reached = new Map<string, number>()
       for (let seed = 0; seed < sequences; seed++) {
         const { tally, wrong } = yield* play(shellSequence(seed), seed)

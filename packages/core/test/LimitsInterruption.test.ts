@@ -12,6 +12,7 @@ import {
   Timeouts,
 } from "@understudy/core"
 import { faults, listener } from "./PolicyEvent.check.ts"
+import { isDeep } from "./Sequences.ts"
 import { ask, end, fails, failure, inTurn, kinds, type LM, question, say, start, streams, stub, wait } from "./stub.ts"
 import { World } from "./World.ts"
 
@@ -111,7 +112,7 @@ const playUntil = (
 
 describe("An interruption at any point of a call that is limited, retried and hedged", () => {
   const rows = Object.entries(scenes).flatMap(([name, make]) => kinds.map((kind) => [kind, name, make] as const))
-  const step = process.env["UNDERSTUDY_DEEP"] === "1" ? 1 : 8
+  const step = isDeep ? 1 : 8
   it.each(rows)("leaves nothing behind, and is told in order: %s of %s", (kind, _name, make) => {
     const ends = new Set<string | undefined>()
     let seen = 0

@@ -5,8 +5,11 @@
 import { assert } from "@effect/vitest"
 import { random, type Random } from "./stub.ts"
 
+/** Is it a deep run? */
+export const isDeep = process.env["UNDERSTUDY_DEEP"] === "1"
+
 /** Ten times as many in a deep run. */
-export const deep = (sequences: number): number => (process.env["UNDERSTUDY_DEEP"] === "1" ? sequences * 10 : sequences)
+export const deep = (sequences: number): number => (isDeep ? sequences * 10 : sequences)
 
 export interface Sequence<Setup, Step> {
   readonly setup: Setup

@@ -1,0 +1,172 @@
+/**
+ * An attempt goes straight through its gate and its retries while all is well,
+ * and through its layers otherwise. Nobody can tell the two apart.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Clock, Duration, Effect, type Exit, Layer, Random } from "effect"
+import { Bulkhead, Call, CircuitBreaker, type LlmError, type Provider, Retry, Timeouts } from "@understudy/core"
+import { wrap } from "../src/internal/provider.ts"
+import { listener } from "./PolicyEvent.check.ts"
+import { deep } from "./Sequences.ts"
+import {
+  dies,
+  fails,
+  failure,
+  hangs,
+  type LM,
+  question,
+  type Random as Chance,
+  random,
+  type Reply,
+  says,
+  stub,
+  textOf,
+  wait,
+} from "./stub.ts"
+import { World } from "./World.ts"
+
+type Model<E, R> = Provider.Provider<LM, E, R>
+
+/** A layer that does nothing, and through which nothing goes straight. */
+const apart = <E, R>(self: Model<E, R>): Model<E, R> =>
+  wrap<LM, E, R, E, R>(self, (run, _record, _kind, now) => run(now))
+
+/** Where the layers are that nothing goes straight through. */
+const builds = {
+  straight: [],
+  "layers around the gate": ["gate"],
+  "layers around the retries": ["retries"],
+  layers: ["gate", "retries"],
+} as const
+type Build = keyof typeof builds
+
+const guarded = (self: Model<LlmError.ProviderFailure, never>, build: Build) => {
+  const split: ReadonlyArray<string> = builds[build]
+  const attempt = self.pipe(
+    Timeouts.with({ attempt: 300 }),
+    CircuitBreaker.with({
+      failures: 3,
+      openFor: 400,
+      permits: 2,
+      successes: 2,
+      excess: { wait: 150, waiters: 2 },
+      patience: 100,
+    }),
+  )
+  const permitted = (split.includes("gate") ? apart(attempt) : attempt).pipe(
+    Bulkhead.with({ permits: 2, queue: 2, maxWait: 250 }),
+  )
+  return (split.includes("retries") ? apart(permitted) : permitted).pipe(Retry.with({ times: 2, base: 60 }))
+}
+
+const services = Layer.mergeAll(CircuitBreaker.layer, Bulkhead.layer)
+
+type Reason = LlmError.ProviderFailure
+
+const anyReply = (r: Chance): Reply<Reason> => {
+  const after = Math.ceil(r.next() * 200 * 1000) / 1000
+  return r.pick<() => Reply<Reason>>([
+    () => says("answered", after),
+    () => says("at once"),
+    () => fails(failure("Overloaded"), after),
+    () => fails(failure("ProviderUnavailable")),
+    () => fails(failure("RateLimited", "a", { retryAfter: Duration.millis(after) }), after),
+    () => fails(failure("ContentFiltered"), after),
+    () => hangs,
+    () => dies("broken"),
+  ])()
+}
+
+const how = (exit: Exit.Exit<string, { readonly _tag: string }>): string => {
+  if (exit._tag === "Success") return exit.value
+  if (Cause.hasInterruptsOnly(exit.cause)) return "left"
+  const error = Cause.findErrorOption(exit.cause)
+  return error._tag === "None" ? "died" : JSON.stringify(error.value)
+}
+
+const permitsOut = Effect.flatMap(Bulkhead.Bulkheads, ({ status }) =>
+  Effect.map(status, (all) => all.reduce((sum, { inUse, waiting }) => sum + inUse + waiting, 0)),
+)
+
+/** Plays a crowd of overlapping calls, and tells all that can be seen of it. */
+const played = (seed: number, build: Build, listening: boolean) => {
+  const r = random(seed)
+  const world = new World(1_000_000_000)
+  const context = Effect.runSync(Effect.scoped(Layer.build(Layer.fresh(services))))
+  const time = (longest: number): number => Math.ceil(r.next() * longest * 1000) / 1000
+  const a = stub<Reason>("a", (attempt) => anyReply(random(seed * 1000 + attempt)))
+  const model = guarded(a.provider, build)
+  const { effect, events } = listener()
+  const fates: Array<string> = []
+  const reached = new Set<string>()
+  const call = (index: number) => {
+    const [comes, leaves, deadline] = [time(700), r.chance(0.2) ? time(500) : undefined, time(900)]
+    const asked = Effect.map(model.generate(question), textOf)
+    const bounded = r.chance(0.25) ? Call.withDeadline(deadline)(asked) : asked
+    const seen = Effect.onExit(listening ? effect(bounded) : bounded, (exit) =>
+      Effect.clockWith((clock) =>
+        Effect.sync(() => {
+          const said = how(exit)
+          reached.add(/"_tag":"(\w+)"/.exec(said)?.[1] ?? said)
+          fates.push(`${index} ${clock.currentTimeMillisUnsafe()} ${said}`)
+        }),
+      ),
+    )
+    const gone = Effect.timeoutOption(seen, leaves ?? 1_000_000)
+    return Effect.andThen(wait(comes), Effect.exit(gone)).pipe(Random.withSeed(seed + index))
+  }
+  const run = <A, E>(self: Effect.Effect<A, E, CircuitBreaker.Circuits | Bulkhead.Bulkheads>) =>
+    Effect.runForkWith(context)(Effect.provideService(self, Clock.Clock, world.clock), { scheduler: world })
+  for (let index = 0; index < 14; index++) run(call(index))
+  while (world.turn());
+  const left = run(
+    Effect.gen(function* () {
+      return JSON.stringify([yield* (yield* CircuitBreaker.Circuits).status, yield* (yield* Bulkhead.Bulkheads).status])
+    }),
+  )
+  while (world.turn());
+  return {
+    seen: { fates, asked: a.asked, left: left.pollUnsafe() },
+    events,
+    reached,
+    held: a.running() + world.asleep + Effect.runSync(Effect.provideContext(permitsOut, context)),
+  }
+}
+
+describe("An attempt", () => {
+  it("does the same, straight or in layers, whoever listens", () => {
+    const goesStraight = Symbol.for("@understudy/core/Provider/straight")
+    const one = stub("a", () => says("answered")).provider
+    assert.deepStrictEqual(
+      Object.keys(builds).filter((build) => goesStraight in guarded(one, build as Build)),
+      ["straight"],
+    )
+    const all = new Map<string, number>()
+    const sequences = deep(300)
+    for (let seed = 0; seed < sequences; seed++) {
+      const straight = played(seed, "straight", false)
+      assert.strictEqual(straight.held, 0, `seed ${seed}`)
+      for (const name of straight.reached) all.set(name, (all.get(name) ?? 0) + 1)
+      const heard = played(seed, "straight", true)
+      assert.deepStrictEqual(heard.seen, straight.seen, `seed ${seed}, with a listener`)
+      for (const build of Object.keys(builds) as ReadonlyArray<Build>) {
+        assert.deepStrictEqual(played(seed, build, false).seen, straight.seen, `seed ${seed}, ${build}`)
+        assert.deepStrictEqual(played(seed, build, true).events, heard.events, `seed ${seed}, ${build}`)
+      }
+    }
+    const reached = Object.fromEntries(all)
+    for (const name of [
+      "answered",
+      "at once",
+      "left",
+      "died",
+      "TimedOut",
+      "CircuitOpen",
+      "CapacityExceeded",
+      "DeadlineExceeded",
+      "ContentFiltered",
+    ]) {
+      assert.isAbove(reached[name] ?? 0, sequences / 10, name)
+    }
+  })
+})
