@@ -10,6 +10,7 @@ import { listener } from "./PolicyEvent.check.ts"
 import { deep } from "./Sequences.ts"
 import {
   dies,
+  failed,
   fails,
   failure,
   hangs,
@@ -169,4 +170,12 @@ describe("An attempt", () => {
       assert.isAbove(reached[name] ?? 0, sequences / 10, name)
     }
   })
+
+  it.effect("is not made when no time is left", () =>
+    Effect.gen(function* () {
+      const a = stub<Reason>("a", () => says("answered"))
+      const exit = yield* Effect.exit(Call.withDeadline(0)(guarded(a.provider, "straight").generate(question)))
+      assert.deepStrictEqual([failed(exit)._tag, a.asked], ["DeadlineExceeded", []])
+    }).pipe(Effect.provide(services)),
+  )
 })
