@@ -385,7 +385,9 @@ class Stage {
     const changed = (act: () => void) => {
       const before = circuit.state
       act()
-      if (circuit.state !== before) this.events.push(stateEvents[circuit.state])
+      if (circuit.state === before) return
+      if (circuit.mode !== "shadow") this.events.push(stateEvents[circuit.state])
+      else if (circuit.state === "open") this.events.push("threshold-exceeded")
     }
     let ticket = CircuitBreaker.rejected
     changed(() => (ticket = circuit.admit(now)))

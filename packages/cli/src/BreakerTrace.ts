@@ -80,6 +80,8 @@ const parsed = (text: string): unknown => {
 // -----------------------------------------------------------------------------
 
 const Compare = Schema.optionalKey(Schema.Literals([">=", ">"]))
+/** At every counted outcome, or only at failures? */
+const Judge = Schema.optionalKey(Schema.Literals(["every outcome", "failures"]))
 const Millis = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 const Many = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
@@ -91,6 +93,7 @@ const TraceTrip = Schema.Union([
     of: Many,
     minimumCalls: Schema.optionalKey(Many),
     compare: Compare,
+    judge: Judge,
   }),
   Schema.Struct({
     type: Schema.Literal("count-rate"),
@@ -98,6 +101,7 @@ const TraceTrip = Schema.Union([
     size: Many,
     minimumCalls: Schema.optionalKey(Many),
     compare: Compare,
+    judge: Judge,
   }),
   Schema.Struct({
     type: Schema.Literal("time-rate"),
@@ -105,6 +109,7 @@ const TraceTrip = Schema.Union([
     windowMs: Millis,
     minimumCalls: Schema.optionalKey(Many),
     compare: Compare,
+    judge: Judge,
     buckets: Schema.optionalKey(Many),
   }),
   Schema.Struct({
@@ -113,6 +118,7 @@ const TraceTrip = Schema.Union([
     windowMs: Millis,
     minimumCalls: Schema.optionalKey(Many),
     compare: Compare,
+    judge: Judge,
     buckets: Schema.optionalKey(Many),
   }),
 ])
@@ -136,13 +142,16 @@ const Decide = Schema.Union([
     compare: Compare,
     early: Schema.optionalKey(Schema.Boolean),
   }),
+  /** What it does not say is as the trip says. */
   Schema.Struct({
     type: Schema.Literal("rate-min-calls"),
-    minimumCalls: Many,
-    threshold: Schema.Finite,
+    calls: Schema.optionalKey(Many),
+    minimumCalls: Schema.optionalKey(Many),
+    threshold: Schema.optionalKey(Schema.Finite),
     compare: Compare,
   }),
 ])
+type Decide = typeof Decide.Type
 
 const BreakerPolicy = Schema.Struct({
   kind: Schema.Literal("breaker"),
@@ -215,6 +224,7 @@ const tripOf = (trip: TraceTrip): CircuitBreaker.Trip => {
         of: trip.of,
         minimum: atLeastOne(trip.minimumCalls),
         compare,
+        judge: trip.judge,
       })
     case "count-rate":
       return defined({
@@ -223,6 +233,7 @@ const tripOf = (trip: TraceTrip): CircuitBreaker.Trip => {
         of: trip.size,
         minimum: atLeastOne(trip.minimumCalls),
         compare,
+        judge: trip.judge,
       })
     case "time-rate":
     case "time-count": {
@@ -231,6 +242,7 @@ const tripOf = (trip: TraceTrip): CircuitBreaker.Trip => {
         minimum: Math.max(1, trip.minimumCalls ?? 1),
         buckets: atLeastOne(trip.buckets),
         compare,
+        judge: trip.judge,
       })
       return trip.type === "time-rate"
         ? { on: "failure rate", rate: trip.threshold, ...window }
@@ -249,7 +261,17 @@ const slowOf = (slow: typeof Slow.Type, trip: CircuitBreaker.Trip): CircuitBreak
   throw new Unsupported("A share of slow calls needs a window, and failures in a row have none.")
 }
 
-const verdictOf = (decide: typeof Decide.Type): Pick<CircuitBreaker.Options, "successes" | "verdict"> => {
+/** So many calls at least, and the share of failures among them that reopens it. */
+const rateOf = (decide: Extract<Decide, { type: "rate-min-calls" }>, trip: TraceTrip) => {
+  const calls = decide.calls ?? decide.minimumCalls ?? ("minimumCalls" in trip ? trip.minimumCalls : undefined)
+  const threshold = decide.threshold ?? ("threshold" in trip ? trip.threshold : undefined)
+  if (calls === undefined || threshold === undefined) {
+    throw new Unsupported("A verdict by rate needs its number of calls and its threshold, or a trip that has them.")
+  }
+  return { of: Math.max(1, calls), rate: threshold, compare: decide.compare ?? trip.compare ?? ">=" } as const
+}
+
+const verdictOf = (decide: Decide, trip: TraceTrip): Pick<CircuitBreaker.Options, "successes" | "verdict"> => {
   switch (decide.type) {
     case "single-probe":
       return { successes: 1 }
@@ -262,18 +284,24 @@ const verdictOf = (decide: typeof Decide.Type): Pick<CircuitBreaker.Options, "su
       const { calls, compare = ">=", early = compare === ">", threshold } = decide
       return { verdict: { rate: threshold, of: calls, compare, early } }
     }
-    case "rate-min-calls": {
-      const { compare = ">=", minimumCalls, threshold } = decide
-      return { verdict: { rate: threshold, of: Math.max(1, minimumCalls), compare, early: false } }
-    }
+    case "rate-min-calls":
+      return { verdict: { ...rateOf(decide, trip), early: false } }
   }
 }
 
-const permitsOf = (halfOpen: NonNullable<(typeof BreakerPolicy.Type)["halfOpen"]>): number => {
+const permitsOf = (halfOpen: NonNullable<(typeof BreakerPolicy.Type)["halfOpen"]>, trip: TraceTrip): number => {
   const { decide, permits } = halfOpen
   if (permits !== undefined) return permits
-  if (decide.type === "single-probe") return 1
-  return "of" in decide ? decide.of : "calls" in decide ? decide.calls : Math.max(1, decide.minimumCalls)
+  switch (decide.type) {
+    case "single-probe":
+      return 1
+    case "rate-of-calls":
+      return decide.calls
+    case "rate-min-calls":
+      return rateOf(decide, trip).of
+    default:
+      return decide.of
+  }
 }
 
 /** Calls wait for the verdict for as long as it takes. */
@@ -287,7 +315,9 @@ const optionsOf = (policy: typeof BreakerPolicy.Type): CircuitBreaker.Options =>
     trip: slow === undefined ? trip : [trip, slowOf(slow, trip)],
     ...defined({ openFor, boundary: policy.openBoundary }),
     reset: "close",
-    ...(halfOpen === undefined ? {} : { permits: permitsOf(halfOpen), ...verdictOf(halfOpen.decide) }),
+    ...(halfOpen === undefined
+      ? {}
+      : { permits: permitsOf(halfOpen, policy.trip), ...verdictOf(halfOpen.decide, policy.trip) }),
     excess: policy.onExcess === "queue" ? waits : "reject",
     ignored: policy.ignoredCountsAs === "success" ? "success" : "nothing",
     // Traces say nothing about probes that never return.

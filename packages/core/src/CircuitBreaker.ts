@@ -145,7 +145,7 @@ export interface Status {
   readonly retryAfter: Duration.Duration | undefined
   /** Counted failures in a row, while it is closed. */
   readonly failures: number
-  /** The outcomes it goes by: of its window, of its probes while it is half-open, and while it is open what it opened for. */
+  /** The outcomes it goes by: of its window (without one, all since it closed), of its probes while it is half-open, and while it is open what it opened for. */
   readonly counts: {
     readonly calls: number
     readonly failures: number

@@ -328,11 +328,7 @@ export class Model {
     }
     const at = this.state === "closed" ? now : this.lastAt
     const first = this.spec.trip.find(({ on }) => on !== "failures in a row")
-    if (first === undefined) {
-      const { said } = this.lastClosed
-      const row = said.length - 1 - said.findLastIndex(({ failed }) => !failed)
-      return { calls: row, failures: row, slow: 0 }
-    }
+    if (first === undefined) return tally(this.lastClosed.said, ({ failed }) => failed)
     const [slow] = slowTrips
     return {
       ...tally(this.inWindow(first, at), ({ failed }) => failed),

@@ -185,7 +185,7 @@ export class Breaker {
 
   /**
    * The outcomes that it goes by: of the probes while it is half-open, and while it is open those that it opened for;
-   * else those in the window of its first watch, or the failures in a row.
+   * else those in the window of its first watch; without a window, all since it closed.
    */
   counts(now: number): Counts {
     const ofProbes = this.state === "half-open" || (this.state === "open" && this.lastTrip?.reason === "probe")
@@ -196,9 +196,10 @@ export class Breaker {
         slow: Math.max(0, ...this.slowProbes),
       }
     }
-    const { inARow, watching } = this.tripper
+    const { tripper } = this
+    const { watching } = tripper
     const [first] = watching
-    if (first === undefined) return { calls: inARow, failures: inARow, slow: 0 }
+    if (first === undefined) return { calls: tripper.calls, failures: tripper.failures, slow: 0 }
     if (this.state === "closed") for (const { window } of watching) window.expire(now)
     const slow = watching.find(({ watch }) => watch.what === "slow rate")
     const { calls, failures } = first.window

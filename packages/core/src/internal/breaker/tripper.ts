@@ -53,6 +53,9 @@ const valueOf = (what: Watch["what"], { calls, failures, slow }: Counts): number
 export class Tripper {
   /** Counted failures in a row. */
   inARow = 0
+  /** Outcomes since it was cleared, and the failures among them. */
+  calls = 0
+  failures = 0
   readonly watching: ReadonlyArray<Watching>
   private readonly limit: number
 
@@ -67,6 +70,8 @@ export class Tripper {
    */
   record(failed: boolean, now: number, firstContent = 0, total = 0): Reason | undefined {
     let reason: Reason | undefined
+    this.calls++
+    if (failed) this.failures++
     if (!failed) this.inARow = 0
     else if (++this.inARow >= this.limit) reason = "failures in a row"
     // Every window takes it in, also when an earlier watch has tripped.
@@ -77,7 +82,7 @@ export class Tripper {
   }
 
   clear(): void {
-    this.inARow = 0
+    this.inARow = this.calls = this.failures = 0
     for (const { window } of this.watching) window.clear()
   }
 }
