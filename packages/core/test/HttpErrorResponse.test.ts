@@ -266,9 +266,10 @@ describe("Problem details are sent", () => {
   })
 
   it("in time, whatever the header is", () => {
-    const begin = performance.now()
+    const begin = process.cpuUsage()
     for (const piece of [",", ";q=", "application/", "a/b;q=0.5,", " ", "*/*,"]) asks(piece.repeat(200_000))
-    assert.isBelow(performance.now() - begin, 500)
+    // One that looks at each piece for each piece takes minutes.
+    assert.isBelow(process.cpuUsage(begin).user, 5_000_000)
   })
 })
 

@@ -5,6 +5,7 @@ import { LanguageModelFace, PolicyEvent, Timeouts, Understudy } from "@understud
 import { AnthropicMessages, OpenAiChat } from "@understudy/providers"
 import { Upstream } from "@understudy/testkit"
 import { Effect, Fiber, Layer, Redacted, Stream } from "effect"
+import { timed } from "./Machine.ts"
 
 /** Clocks of every call below, in milliseconds. */
 const clocks = { attempt: 500, firstContent: 500, idle: 300, streamAttempt: 1500, deadline: 6000, backoff: 300 }
@@ -198,12 +199,15 @@ for (const dialect of ["openai", "anthropic"] as const) {
             const events: Array<PolicyEvent.PolicyEvent> = []
             const asked =
               mode === "unary" ? Effect.asVoid(model.generate(request)) : Stream.runDrain(model.stream(request))
-            const begun = performance.now()
-            const outcome = yield* asked.pipe(
+            const {
+              own,
+              took,
+              value: outcome,
+            } = yield* asked.pipe(
               PolicyEvent.observe((event) => events.push(event)),
               Effect.result,
+              timed,
             )
-            const took = performance.now() - begun
             if (outcome._tag === "Success") {
               const answered = events.find((event) => event.event === "Answered")
               assert.strictEqual(answered?.provider, expected.by)
@@ -219,7 +223,7 @@ for (const dialect of ["openai", "anthropic"] as const) {
               expected.requests,
               "requests that arrived",
             )
-            assert.isBelow(took, expected.within + grace, "time at most")
+            assert.isBelow(own, expected.within + grace, "time at most")
             assert.isAtLeast(took, (expected.atLeast ?? 0) - 2, "time at least")
           }).pipe(Effect.scoped, Effect.provide(services)),
         )
@@ -236,11 +240,10 @@ for (const dialect of ["openai", "anthropic"] as const) {
           ["headers", 200],
           ["first content", 500],
         ] as const) {
-          const begun = performance.now()
-          const failure = yield* Effect.flip(Stream.runDrain(model.stream(request)))
+          const { own, took, value: failure } = yield* timed(Effect.flip(Stream.runDrain(model.stream(request))))
           assert.isTrue(failure._tag === "TimedOut" && failure.phase === phase, failure.message)
-          assert.isAtLeast(performance.now() - begun, millis - 2)
-          assert.isBelow(performance.now() - begun, millis + grace)
+          assert.isAtLeast(took, millis - 2)
+          assert.isBelow(own, millis + grace)
         }
       }).pipe(Effect.scoped, Effect.provide(services)),
     )

@@ -5,6 +5,7 @@ import { LanguageModelFace, PolicyEvent, Understudy } from "@understudy/core"
 import { AnthropicMessages, OpenAiChat } from "@understudy/providers"
 import { Upstream } from "@understudy/testkit"
 import { Effect, Fiber, Layer, Redacted, Stream } from "effect"
+import { timed } from "./Machine.ts"
 
 /** Clocks of every call below, in milliseconds. */
 const clocks = { attempt: 300, firstContent: 300, idle: 200, streamAttempt: 700, deadline: 2000, backoff: 20 }
@@ -160,12 +161,11 @@ for (const dialect of ["openai", "anthropic"] as const) {
           Effect.gen(function* () {
             const upstream = yield* Upstream.make({ script: { steps: [row.step], then: "repeat" } })
             const events: Array<PolicyEvent.PolicyEvent> = []
-            const begun = performance.now()
-            const outcome = yield* ask(dialect, mode, upstream).pipe(
+            const { own, value: outcome } = yield* ask(dialect, mode, upstream).pipe(
               PolicyEvent.observe((event) => events.push(event)),
               Effect.result,
+              timed,
             )
-            const took = performance.now() - begun
             if (expected.tag === undefined) {
               assert.strictEqual(outcome._tag, "Success")
             } else {
@@ -182,7 +182,7 @@ for (const dialect of ["openai", "anthropic"] as const) {
               "attempts",
             )
             assert.strictEqual(yield* upstream.count, expected.attempts, "requests that arrived")
-            assert.isBelow(took, expected.within + grace, "time")
+            assert.isBelow(own, expected.within + grace, "time")
           }).pipe(Effect.scoped, Effect.provide(services)),
         )
 
@@ -209,9 +209,8 @@ for (const dialect of ["openai", "anthropic"] as const) {
         Effect.gen(function* () {
           const upstream = yield* Upstream.make()
           yield* upstream.refuse()
-          const begun = performance.now()
-          const failure = yield* Effect.flip(ask(dialect, mode, upstream))
-          assert.isBelow(performance.now() - begun, twice(attempt[mode]) + grace)
+          const { own, value: failure } = yield* timed(Effect.flip(ask(dialect, mode, upstream)))
+          assert.isBelow(own, twice(attempt[mode]) + grace)
           const cause = last(failure)
           assert.strictEqual(cause._tag, "ConnectionFailed")
           if (cause._tag === "ConnectionFailed") assert.strictEqual(cause.fault, "refused")
