@@ -234,11 +234,11 @@ for (const dialect of ["openai", "anthropic"] as const) {
       Effect.gen(function* () {
         const first = yield* Upstream.make({ script: { steps: [Upstream.hang, Upstream.silence], then: "cycle" } })
         const model = providerOf(dialect, "first", first).pipe(
-          Timeouts.with({ headers: "200 millis", firstContent: "500 millis" }),
+          Timeouts.with({ headers: "500 millis", firstContent: "1 second" }),
         )
         for (const [phase, millis] of [
-          ["headers", 200],
-          ["first content", 500],
+          ["headers", 500],
+          ["first content", 1000],
         ] as const) {
           const { own, took, value: failure } = yield* timed(Effect.flip(Stream.runDrain(model.stream(request))))
           assert.isTrue(failure._tag === "TimedOut" && failure.phase === phase, failure.message)
