@@ -49,14 +49,17 @@ export const Parameters = Schema.Struct({
 export interface Parameters extends Schema.Schema.Type<typeof Parameters> {}
 
 /** Clocks of a call, instead of those of the composition. */
-export interface Timeouts {
+export const Timeouts = Schema.Struct({
   /** One attempt, whole. */
-  readonly attempt?: Duration.Input | undefined
+  attempt: Schema.optional(DurationInput),
   /** A stream's first content. */
-  readonly firstContent?: Duration.Input | undefined
+  firstContent: Schema.optional(DurationInput),
   /** The gap between parts of a stream. */
-  readonly idle?: Duration.Input | undefined
-}
+  idle: Schema.optional(DurationInput),
+})
+
+/** Clocks of a call, instead of those of the composition. */
+export interface Timeouts extends Schema.Schema.Type<typeof Timeouts> {}
 
 /** What a caller may override. */
 export interface Overrides {
@@ -111,11 +114,11 @@ export const withDeadline =
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | DeadlineExceeded, R> =>
     set({ deadline: checked("Call.withDeadline", DurationInput, deadline) })(self)
 
-/** Other clocks for the calls in an effect. Adds `TimedOut`. */
+/** Other clocks for the calls in an effect. Adds `TimedOut`. Throws `InvalidOptions` for what is no duration. */
 export const withTimeouts =
   (timeouts: Timeouts) =>
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | TimedOut, R> =>
-    set({ timeouts })(self)
+    set({ timeouts: checked("Call.withTimeouts", Timeouts, timeouts) })(self)
 
 /** Other parameters of the model for the calls in an effect, field by field. */
 export const withParameters = (parameters: Parameters) => set({ parameters })
@@ -152,12 +155,19 @@ export const exclude = (...names: ReadonlyArray<string>) => set({ exclude: names
  */
 export const requireTags = (...tags: ReadonlyArray<string>) => set({ tags })
 
-/** Overrides for a stream. Adds `DeadlineExceeded` and `TimedOut`, as a deadline or clocks may be among them. */
+/**
+ * Overrides for a stream. Adds `DeadlineExceeded` and `TimedOut`, as a deadline or clocks may be among them. Throws
+ * `InvalidOptions` for what is no duration.
+ */
 export const stream =
   (overrides: Overrides) =>
-  <A, E, R>(self: Stream.Stream<A, E, R>): Stream.Stream<A, E | DeadlineExceeded | TimedOut, R> =>
-    Stream.unwrap(
+  <A, E, R>(self: Stream.Stream<A, E, R>): Stream.Stream<A, E | DeadlineExceeded | TimedOut, R> => {
+    const { deadline, timeouts } = overrides
+    if (deadline !== undefined) checked("Call.stream.deadline", DurationInput, deadline)
+    if (timeouts !== undefined) checked("Call.stream.timeouts", Timeouts, timeouts)
+    return Stream.unwrap(
       Effect.map(CurrentOverrides, (current) =>
         Stream.provideService(self, CurrentOverrides, merge(current, overrides)),
       ),
     )
+  }

@@ -47,7 +47,7 @@ import { measured } from "./internal/directory/measure.ts"
 import { Directory } from "./internal/directory/service.ts"
 import { Settings } from "./internal/directory/settings.ts"
 import { type Entry as EntryOf, type View as ViewOf, Viewer } from "./internal/directory/view.ts"
-import { remembering } from "./internal/lookup.ts"
+import { remembering } from "./internal/inContext.ts"
 import { checked, Count, DurationInput, InvalidOptions, millis } from "./internal/options.ts"
 import { attach, flatten } from "./internal/attached.ts"
 import { AllProvidersFailed, ContextLengthExceeded, isLlmError, type LlmError } from "./internal/llmError.ts"
@@ -398,10 +398,19 @@ class Course {
     return conclude(this.rules.name, this.taken(), this.ends, this.record.modes)
   }
 
-  /** The failures since this failover began. They go into what leaves it, and so out of the record, as do its bounds. */
+  /** The failures since this failover began. They go into what leaves it, and so out of the record. */
   private taken(): ReadonlyArray<LlmError> {
-    Object.assign(this.record, this.outer)
     return this.record.failures.splice(this.failuresBefore)
+  }
+
+  /** It is over: what it lent is taken back. */
+  readonly over = (): undefined => {
+    const { outer, record } = this
+    record.alternatives = outer.alternatives
+    record.alternativeNeeds = outer.alternativeNeeds
+    record.patience = outer.patience
+    record.maxAttempts = outer.maxAttempts
+    return undefined
   }
 
   private worthwhile(entry: Entry, error: LlmError): boolean {
@@ -498,7 +507,8 @@ export const make = <
     const allowed = allowedOf(record, view)
     const begin = (entries: ReadonlyArray<Entry>, at: number) => {
       const tooSmall = entries.length === allowed.length ? none : allowed.filter((entry) => !entries.includes(entry))
-      return new Course(rules, entries, tooSmall, record, kind, context, run).from(0, at)
+      const course = new Course(rules, entries, tooSmall, record, kind, context, run)
+      return Effect.onExitPrimitive(course.from(0, at), course.over)
     }
     if (allowed.length < 2) return begin(allowed, now)
     const chosen = choose(allowed, { order, windows: view.windows, face: first.face, request, record, kind })

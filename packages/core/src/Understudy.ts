@@ -198,7 +198,7 @@ export const make = <
       "expected candidates that are language models: others have no prompt",
     )
   }
-  // Others are never asked again once they have answered, and a failover bounds its attempts itself.
+  // A failover bounds its attempts itself. Of language models, answers that do not fit are asked for again.
   const within = isLanguageModel(failover) ? bounded(answering(failover, o), maxAttempts ?? 6) : failover
   const whole: unknown = o.deadline === false ? within : within.pipe(Timeouts.deadline(o.deadline))
   return whole as ReturnType<typeof make<C, Rest>>

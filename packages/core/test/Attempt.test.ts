@@ -35,14 +35,21 @@ const apart = <E, R>(self: Model<E, R>): Model<E, R> =>
 /** Where the layers are that nothing goes straight through. */
 const builds = {
   straight: [],
-  "layers around the gate": ["gate"],
+  "layers around the attempt": ["attempt"],
+  "layers around the gates": ["gates"],
   "layers around the retries": ["retries"],
-  layers: ["gate", "retries"],
+  layers: ["attempt", "gates", "retries"],
 } as const
 type Build = keyof typeof builds
 
-const guarded = (self: Model<LlmError.ProviderFailure, never>, build: Build) => {
+/** Policies that are there once, or more than once, and one that must look at the clock. */
+const shapes = ["once", "two gates", "two retries", "for so long"] as const
+type Shape = (typeof shapes)[number]
+
+const guarded = (self: Model<LlmError.ProviderFailure, never>, build: Build, shape: Shape = "once") => {
   const split: ReadonlyArray<string> = builds[build]
+  const between = <E, R>(where: string, model: Model<E, R>): Model<E, R> =>
+    split.includes(where) ? apart(model) : model
   const attempt = self.pipe(
     Timeouts.with({ attempt: 300 }),
     CircuitBreaker.with({
@@ -54,10 +61,14 @@ const guarded = (self: Model<LlmError.ProviderFailure, never>, build: Build) => 
       patience: 100,
     }),
   )
-  const permitted = (split.includes("gate") ? apart(attempt) : attempt).pipe(
-    Bulkhead.with({ permits: 2, queue: 2, maxWait: 250 }),
+  const gate = Bulkhead.with({ permits: 2, queue: 2, maxWait: 250 })
+  const outerGate = Bulkhead.with({ permits: 3, queue: 1, maxWait: 100, key: "outer" })
+  const permitted = between("attempt", attempt).pipe(gate)
+  const gated = shape === "two gates" ? between("gates", permitted).pipe(outerGate) : permitted
+  const retried = between("gates", gated).pipe(
+    Retry.with({ times: 2, base: 60, ...(shape === "for so long" ? { maxElapsed: 70 } : {}) }),
   )
-  return (split.includes("retries") ? apart(permitted) : permitted).pipe(Retry.with({ times: 2, base: 60 }))
+  return shape === "two retries" ? between("retries", retried).pipe(Retry.with({ times: 1, base: 10 })) : retried
 }
 
 const services = Layer.mergeAll(CircuitBreaker.layer, Bulkhead.layer)
@@ -91,12 +102,13 @@ const permitsOut = Effect.flatMap(Bulkhead.Bulkheads, ({ status }) =>
 
 /** Plays a crowd of overlapping calls, and tells all that can be seen of it. */
 const played = (seed: number, build: Build, listening: boolean) => {
+  const shape = shapes[seed % shapes.length]!
   const r = random(seed)
   const world = new World(1_000_000_000)
   const context = Effect.runSync(Effect.scoped(Layer.build(Layer.fresh(services))))
   const time = (longest: number): number => Math.ceil(r.next() * longest * 1000) / 1000
   const a = stub<Reason>("a", (attempt) => anyReply(random(seed * 1000 + attempt)))
-  const model = guarded(a.provider, build)
+  const model = guarded(a.provider, build, shape)
   const { effect, events } = listener()
   const fates: Array<string> = []
   const reached = new Set<string>()
@@ -139,8 +151,8 @@ describe("An attempt", () => {
     const goesStraight = Symbol.for("@understudy/core/Provider/straight")
     const one = stub("a", () => says("answered")).provider
     assert.deepStrictEqual(
-      Object.keys(builds).filter((build) => goesStraight in guarded(one, build as Build)),
-      ["straight"],
+      [goesStraight in guarded(one, "straight"), goesStraight in guarded(one, "layers around the attempt")],
+      [true, false],
     )
     const all = new Map<string, number>()
     const sequences = deep(300)

@@ -65,6 +65,10 @@ export interface Waiting {
 export const isClear = ({ account, state }: Breaker): boolean =>
   state === "closed" && (account === undefined || account.state === "closed")
 
+/** Would both circuits learn the same from a success at any time? */
+export const isTimeless = ({ account, timeless }: Breaker): boolean =>
+  timeless && (account === undefined || account.timeless)
+
 /** Asks both circuits, when one of them is not simply closed. A caller that has waited says for how long it may go on. */
 export const enter = (
   who: Who,

@@ -22,7 +22,7 @@ import type * as Scope from "effect/Scope"
 import type { Answer, Any, Part, Request, Subject } from "../Face.ts"
 import { credentialFor } from "../Call.ts"
 import * as FailureMode from "../FailureMode.ts"
-import { awaitVerdict, enter, isClear, leave, noTicket, type Waiting } from "./admission.ts"
+import { awaitVerdict, enter, isClear, isTimeless, leave, noTicket, type Waiting } from "./admission.ts"
 import type { Breaker } from "./breaker/machine.ts"
 import { type CallRecord, CurrentCall, tagOf } from "./callRecord.ts"
 import type { Alarm, Deadline } from "./deadlines.ts"
@@ -32,7 +32,7 @@ import * as attempted from "./events/attempted.ts"
 import type { Told } from "./events/told.ts"
 import { deadlineExceeded, timedOut } from "./expiry.ts"
 import { isLlmError, type LlmError, type TimeoutPhase } from "./llmError.ts"
-import { remembering } from "./lookup.ts"
+import { callIn } from "./inContext.ts"
 import type { Opened } from "./opened.ts"
 import type { Limits } from "./pace.ts"
 import { CurrentHeadersLimit, type Inside, type Plan } from "./plan.ts"
@@ -205,7 +205,7 @@ class Attempt<A, E> implements Alarm {
     }
     if (breaker === undefined && tally === undefined) return
     // A look at the clock costs as much as all the rest.
-    const timeless = tally === undefined && exit._tag === "Success" && breaker!.timeless
+    const timeless = tally === undefined && exit._tag === "Success" && isTimeless(breaker!)
     const now = timeless ? startedAt : record.now()
     if (tally !== undefined) this.remember(tally, exit, now)
     if (breaker === undefined || plan.admission === undefined) return
@@ -305,8 +305,6 @@ const judged = <A, E>(exit: Exit.Success<A, E>, { composite, face, subject }: An
     return Exit.die(defect)
   }
 }
-
-const callIn = remembering((context) => Context.get(context, CurrentCall))
 
 /** The context in which a leaf finds the call that it is part of, if it is. */
 const contextOf = (context: Context.Context<never>, record: CallRecord, { apart }: AnyPlan): Context.Context<never> => {
@@ -440,6 +438,7 @@ export const goStraight = <F extends Any, E, R>(
   const { layered, plan } = straight
   const self = plan as AnyPlan
   const { context } = fiber
+  const own = clockOf(self, record)
   const breaker = circuitOf(self, record, context, now)
   if (now >= record.deadlineAt || (breaker !== undefined && !isClear(breaker))) {
     return resume(layered(request, record, now))
@@ -447,7 +446,7 @@ export const goStraight = <F extends Any, E, R>(
   const { gate } = plan
   const inside = gate?.enter(context, record)
   if (gate !== undefined && inside === undefined) return resume(layered(request, record, now))
-  const attempt = new Attempt<Answer<F>, E>(self, record, "generate", clockOf(self, record), now, resume)
+  const attempt = new Attempt<Answer<F>, E>(self, record, "generate", own, now, resume)
   if (breaker !== undefined) letIn(attempt as never, breaker, now)
   attempt.went(straight as unknown as Straight<Any, unknown, unknown>, request, inside)
   return attempt.start(fiber, () => plan.generate(request) as Effect.Effect<Answer<F>, E>) as Effect.Effect<void>

@@ -11,16 +11,14 @@ import { FailureModes, type Table } from "../FailureMode.ts"
 import type { Tally } from "./directory/tally.ts"
 import type { Budget } from "./limits/budget.ts"
 import type { LlmError } from "./llmError.ts"
-import { remembering } from "./lookup.ts"
+import { callIn, CurrentCall, remembering } from "./inContext.ts"
 import { nowMillis } from "./timer.ts"
 import { CurrentObserver, type Observer, type PolicyEvent, type Source } from "../PolicyEvent.ts"
 
-export { nowMillis }
+export { CurrentCall, nowMillis }
 
 /** What a call takes from the context in which it begins. */
 export class Facts {
-  /** The call that goes on there, if one does. */
-  readonly call: CallRecord | undefined
   readonly clock: Clock.Clock
   readonly random: { nextDoubleUnsafe(): number }
   readonly modes: Table
@@ -28,7 +26,6 @@ export class Facts {
   readonly observer: Observer | undefined
 
   constructor(context: Context.Context<never>) {
-    this.call = Context.get(context, CurrentCall)
     this.clock = Context.get(context, Clock.Clock)
     this.random = Context.get(context, Random.Random)
     this.modes = Context.get(context, FailureModes)
@@ -307,11 +304,6 @@ type Fact = PolicyEvent extends infer E ? (E extends PolicyEvent ? Omit<E, "at" 
 
 const none = () => 0
 
-/** The record of the current call. */
-export const CurrentCall = Context.Reference<CallRecord | undefined>("@understudy/core/internal/CallRecord", {
-  defaultValue: () => undefined,
-})
-
 /** The tag of a cause's failure, for events. */
 export const tagOf = (cause: Cause.Cause<unknown>): string => {
   for (const reason of cause.reasons) {
@@ -370,9 +362,9 @@ export const withCall = <A, E, R>(
   handsOn = false,
 ): Effect.Effect<A, E, R> =>
   Effect.withFiber(({ context }) => {
-    const facts = factsOf(context)
-    if (facts.call !== undefined) return self(facts.call, facts.call.now(), false)
-    return newCall(new CallRecord(facts, composition), self, onEnd, handsOn)
+    const current = callIn(context)
+    if (current !== undefined) return self(current, current.now(), false)
+    return newCall(new CallRecord(factsOf(context), composition), self, onEnd, handsOn)
   })
 
 /** The same for the record of a call that has just been made. To be called in the fiber of the call. */
@@ -383,7 +375,7 @@ export const newCall = <A, E, R>(
   handsOn: boolean,
 ): Effect.Effect<A, E, R> => {
   if (handsOn && record.observer === undefined) return self(record, record.startedAt, true)
-  const begin = () => self(record, record.startedAt, true)
+  const begin = () => self(record, record.now(), true)
   const run = (): Effect.Effect<A, E, R> =>
     handsOn ? begin() : Effect.provideService(Effect.suspend(begin), CurrentCall, record)
   if (record.observer === undefined) return run()

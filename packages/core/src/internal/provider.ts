@@ -16,6 +16,7 @@ import { plain, type Plain } from "../Face.ts"
 import { ambient } from "./ai/ambient.ts"
 import { attemptGenerate, attemptOpen, goStraight, isGuarded, type Straight } from "./attempt.ts"
 import { callEnded, CallRecord, CurrentCall, factsOf, newCall, nowMillis, withCall } from "./callRecord.ts"
+import { callIn } from "./inContext.ts"
 import { noClocks, type Plan, type Within } from "./plan.ts"
 import * as opened from "./opened.ts"
 import type { Declared } from "./directory/compositions.ts"
@@ -196,10 +197,9 @@ export const fromParts = <F extends Any, E, R>(parts: Parts<F, E, R>): Provider<
       : (request: Request<F>): Effect.Effect<Answer<F>, E, R> =>
           Effect.callback((resume) => {
             const fiber = Fiber.getCurrent()!
-            const facts = factsOf(fiber.context)
-            const current = facts.call
+            const current = callIn(fiber.context)
             if (current !== undefined) return goStraight(straight, fiber, request, current, current.now(), resume)
-            const record = new CallRecord(facts, name)
+            const record = new CallRecord(factsOf(fiber.context), name)
             if (record.observer === undefined) {
               return goStraight(straight, fiber, request, record, record.startedAt, resume)
             }
@@ -355,8 +355,9 @@ export const asking = <F extends Any, E, R>(self: Provider<F, E, R>): Asking<F, 
 
 const asked = <F extends Any, E, R>({ generate, handsOn, open, straight }: Parts<F, E, R>): Asking<F, E, R> => {
   if (straight !== undefined) {
-    const goes = (request: Request<F>, record: CallRecord, now: number): Effect.Effect<Answer<F>, E, R> =>
-      Effect.callback((resume) => goStraight(straight, Fiber.getCurrent()!, request, record, now, resume))
+    // Somebody else may have had a turn since it was asked.
+    const goes = (request: Request<F>, record: CallRecord): Effect.Effect<Answer<F>, E, R> =>
+      Effect.callback((resume) => goStraight(straight, Fiber.getCurrent()!, request, record, record.now(), resume))
     return { generate: goes, open }
   }
   if (handsOn === true) return { generate, open }

@@ -119,9 +119,10 @@ class Race<A, E> {
     if (record.now() + millis >= record.deadlineAt) return
     this.cancelTimer = startTimer(record.clock, this.context, millis, () => {
       this.cancelTimer = undefined
-      const way = rules.way(this.launched)!
-      const drawn = rules.mayAdd(way)
-      if (drawn !== undefined) this.run(way, drawn)
+      // Others may have been run at once, so that this was the last.
+      const way = rules.way(this.launched)
+      const drawn = way === undefined ? undefined : rules.mayAdd(way)
+      if (way !== undefined && drawn !== undefined) this.run(way, drawn)
     })
   }
 
