@@ -3,8 +3,17 @@
  * and through its layers otherwise. Nobody can tell the two apart.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, Duration, Effect, type Exit, Layer, Random } from "effect"
-import { Bulkhead, Call, CircuitBreaker, type LlmError, type Provider, Retry, Timeouts } from "@understudy/core"
+import { Cause, Clock, Duration, Effect, type Exit, Fiber, Layer, Random, Stream } from "effect"
+import {
+  Bulkhead,
+  Call,
+  CircuitBreaker,
+  type LlmError,
+  PolicyEvent,
+  type Provider,
+  Retry,
+  Timeouts,
+} from "@understudy/core"
 import { wrap } from "../src/internal/provider.ts"
 import { listener } from "./PolicyEvent.check.ts"
 import { deep } from "./Sequences.ts"
@@ -188,6 +197,40 @@ describe("An attempt", () => {
       const a = stub<Reason>("a", () => says("answered"))
       const exit = yield* Effect.exit(Call.withDeadline(0)(guarded(a.provider, "straight").generate(question)))
       assert.deepStrictEqual([failed(exit)._tag, a.asked], ["DeadlineExceeded", []])
+    }).pipe(Effect.provide(services)),
+  )
+
+  it.effect("is not made when the time is over since it was asked for", () =>
+    Effect.gen(function* () {
+      let now = 0
+      const clock = { ...(yield* Clock.Clock), monotonicTimeNanosUnsafe: () => BigInt(now) * 1_000_000n }
+      const busy = PolicyEvent.observe((event) => {
+        if (event.event === "CallStarted") now += 150
+      })
+      for (const deadline of [100, 200]) {
+        const a = stub<Reason>("a", () => hangs)
+        const asked = Call.withDeadline(deadline)(guarded(a.provider, "straight").generate(question))
+        const events = listener()
+        const fiber = yield* Effect.forkChild(Effect.provideService(events.effect(asked), Clock.Clock, clock))
+        const late = yield* Effect.forkChild(Effect.provideService(busy(asked), Clock.Clock, clock))
+        yield* Effect.yieldNow
+        yield* Fiber.interrupt(fiber)
+        yield* Fiber.interrupt(late)
+        assert.strictEqual(a.asked.length, deadline === 100 ? 1 : 2)
+      }
+    }).pipe(Effect.provide(services)),
+  )
+
+  it.effect("takes nothing before it knows its clock", () =>
+    Effect.gen(function* () {
+      const a = stub<Reason>("a", () => says("answered"))
+      const never = { timeouts: { attempt: "1e3 millis" as const } }
+      const asked = guarded(a.provider, "straight").generate(question)
+      const exit = yield* Effect.exit(Effect.provideService(asked, Call.CurrentOverrides, never))
+      assert.isTrue(exit._tag === "Failure" && Cause.hasDies(exit.cause))
+      assert.strictEqual(yield* permitsOut, 0)
+      assert.throws(() => Call.withTimeouts({ attempt: "1e3 millis" })(asked), /withTimeouts.*attempt/s)
+      assert.throws(() => Call.stream({ timeouts: { idle: -1 } })(Stream.empty), /Call\.stream\.timeouts.*idle/s)
     }).pipe(Effect.provide(services)),
   )
 })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Redacted, Scope, Stream } from "effect"
+import { Clock, Duration, Effect, Exit, Fiber, Redacted, Scope, Stream } from "effect"
 import { Call, CircuitBreaker, Failover, type LlmError, PolicyEvent, Timeouts, Understudy } from "@understudy/core"
 import { assertInOrder, listener } from "./PolicyEvent.check.ts"
 import {
@@ -218,6 +218,27 @@ describe("The circuit of an account", () => {
         }
         assert.strictEqual(said((yield* play(ask("generate", other))).exit), "other")
         assert.strictEqual((yield* statusOf(`${account}/*`))?.lastTrip?.reason, "at once")
+      }
+    }).pipe(Effect.provide(Understudy.layer)),
+  )
+
+  it.effect("learns when a probe ends, and nothing from one that is overdue, while the model's own is closed", () =>
+    Effect.gen(function* () {
+      for (const [takes, state, since] of [
+        [500, "closed", 10_500],
+        [5000, "half-open", 10_000],
+      ] as const) {
+        const account = `took ${takes}`
+        const a = stub("a", inTurn(fails(failure("AuthenticationFailed")), says("a", takes)))
+        const guarded = a.provider.pipe(
+          CircuitBreaker.with({ key: account, account, openFor: 10_000, successes: 1, probeLimit: 1000 }),
+        )
+        const began = yield* Clock.currentTimeMillis
+        yield* play(ask("generate", guarded))
+        yield* play(wait(10_000))
+        assert.strictEqual(said((yield* play(ask("generate", guarded))).exit), "a")
+        const status = yield* statusOf(`${account}/*`)
+        assert.deepStrictEqual([status?.state, (status?.since ?? 0) - began], [state, since])
       }
     }).pipe(Effect.provide(Understudy.layer)),
   )

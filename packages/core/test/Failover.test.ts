@@ -1,6 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Redacted, Scope, Stream } from "effect"
-import { Call, CircuitBreaker, Failover, FailureMode, LlmError, Retry, Timeouts, Understudy } from "@understudy/core"
+import { Duration, Effect, Exit, Redacted, Scope, Stream } from "effect"
+import {
+  Call,
+  CircuitBreaker,
+  Failover,
+  FailureMode,
+  LlmError,
+  Provider,
+  Retry,
+  Timeouts,
+  Understudy,
+} from "@understudy/core"
 import { assertInOrder, listener } from "./PolicyEvent.check.ts"
 import {
   ask,
@@ -675,5 +685,24 @@ describe("Failover", () => {
         if (patience >= 500) assert.isAbove(millis, patience / 3)
       }
     }),
+  )
+
+  it.effect("takes back what it lends when it is over, so that a call may ask it as often as it likes", () =>
+    Effect.gen(function* () {
+      const small = Provider.fromEffect(Effect.succeed(1), { name: "small" })
+      const makes = {
+        failover: Failover.make([small], { maxAttempts: 2, patience: 10 }),
+        preset: Understudy.make({ candidates: [{ provider: small }], maxAttempts: 2 }),
+      }
+      const services = yield* Effect.context<Understudy.State>()
+      for (const [name, inner] of Object.entries(makes)) {
+        const many = Effect.all(Array.from({ length: 5 }, () => inner.generate())).pipe(Effect.provideContext(services))
+        const outer = stub(name, () => ({
+          whole: Effect.andThen(Effect.orDie(many), says("five").whole),
+          parts: Stream.empty,
+        }))
+        assert.deepStrictEqual((yield* play(ask("generate", outer.provider))).exit, Exit.succeed("five"), name)
+      }
+    }).pipe(Effect.provide(Understudy.layer)),
   )
 })

@@ -656,6 +656,19 @@ describe("Hedge", () => {
     }).pipe(Effect.provide(layer)),
   )
 
+  it.effect("goes on when the last way was run at once, and has failed", () =>
+    Effect.gen(function* () {
+      const a = stub("a", () => says("a", 10_000))
+      const b = stub("b", () => fails(failure("Overloaded", "b"), 50))
+      const c = stub("c", () => fails(failure("Overloaded", "c")))
+      const model = Hedge.across([a.provider, b.provider, c.provider], { delay: 100 })
+      for (const kind of kinds) {
+        const { exit, millis } = yield* play(ask(kind, model))
+        assert.deepStrictEqual([exit, millis], [Exit.succeed("a"), 10_000])
+      }
+    }).pipe(Effect.provide(layer)),
+  )
+
   it("throws InvalidOptions for numbers that cannot be meant", () => {
     assert.throws(() => Hedge.with({ delay: -1 }), /Hedge\.with.*delay/s)
     assert.throws(() => Hedge.with({ quantile: 1 }), /quantile/)
