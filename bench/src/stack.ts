@@ -29,31 +29,45 @@ const leaf = async (): Promise<number> => 42
 /** One that could be aborted. */
 const signalled = async (signal: AbortSignal): Promise<number> => (signal.aborted ? 0 : 42)
 
+const warmUp = 15
 const batches = 45
 const perBatch = 4000
 
 const median = (values: ReadonlyArray<number>): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
 
-const timePromise = async (f: () => Promise<unknown>): Promise<number> => {
-  const out: Array<number> = []
-  for (let b = 0; b < batches; b++) {
-    const begin = process.hrtime.bigint()
-    for (let i = 0; i < perBatch; i++) await f()
-    out.push(Number(process.hrtime.bigint() - begin) / perBatch)
-  }
-  return median(out.slice(15))
-}
+/** Runs something so many times, one after the other. */
+type Batch<E, R> = (times: number) => Effect.Effect<void, E, R>
 
-const timeEffect = <E, R>(effect: Effect.Effect<unknown, E, R>): Effect.Effect<number, E, R> =>
+const promises =
+  (f: () => Promise<unknown>): Batch<never, never> =>
+  (times) =>
+    Effect.promise(async () => {
+      for (let i = 0; i < times; i++) await f()
+    })
+
+const effects =
+  <E, R>(effect: Effect.Effect<unknown, E, R>): Batch<E, R> =>
+  (times) =>
+    Effect.gen(function* () {
+      for (let i = 0; i < times; i++) yield* effect
+    })
+
+/** The cases take turns, batch by batch, so that a machine that gets slower gets slower for all. */
+const timed = (
+  cases: Readonly<Record<string, Batch<unknown, Understudy.State>>>,
+): Effect.Effect<Record<string, number>, unknown, Understudy.State> =>
   Effect.gen(function* () {
-    const out: Array<number> = []
-    for (let b = 0; b < batches; b++) {
-      const begin = process.hrtime.bigint()
-      for (let i = 0; i < perBatch; i++) yield* effect
-      out.push(Number(process.hrtime.bigint() - begin) / perBatch)
+    const taken = new Map<string, Array<number>>()
+    for (let b = 0; b < warmUp + batches; b++) {
+      for (const [name, batch] of Object.entries(cases)) {
+        const begin = process.hrtime.bigint()
+        yield* batch(perBatch)
+        const each = Number(process.hrtime.bigint() - begin) / perBatch
+        if (b >= warmUp) taken.set(name, [...(taken.get(name) ?? []), each])
+      }
     }
-    return median(out.slice(15))
+    return Object.fromEntries([...taken].map(([name, all]) => [name, median(all)]))
   })
 
 const peer = wrap(
@@ -83,7 +97,7 @@ const attemptWithSignal = signalling.pipe(
   Retry.with(),
 )
 
-const effects = Effect.gen(function* () {
+const program = Effect.gen(function* () {
   const stockBreaker = yield* StockBreaker.make({
     tripPolicy: StockBreaker.consecutive(5),
     openDuration: "60 seconds",
@@ -94,25 +108,19 @@ const effects = Effect.gen(function* () {
     stockBreaker.execute({ key: "leaf" }),
     Effect.retry({ schedule: Schedule.exponential("500 millis"), times: 2 }),
   )
-  return {
-    "fiber: promise(fn)": yield* timeEffect(base),
-    "fiber: promise(fn) in a child": yield* timeEffect(inChild),
-    "stock Effect stack": yield* timeEffect(stock),
-    "understudy: breaker, permit, timer, lazy retry": yield* timeEffect(attempt.generate()),
-    "understudy: failover, deadline, budget, and these": yield* timeEffect(whole.generate()),
-    "understudy: an attempt whose leaf takes the signal": yield* timeEffect(attemptWithSignal.generate()),
-    context: yield* Effect.context<Effect.Services<ReturnType<typeof whole.generate>>>(),
-  }
+  const runPromise = Effect.runPromiseWith(yield* Effect.context<Effect.Services<ReturnType<typeof whole.generate>>>())
+  return yield* timed({
+    "bare async function": promises(leaf),
+    "cockatiel wrap": promises(() => peer.execute(leaf)),
+    "cockatiel wrap, leaf takes the signal": promises(() => peer.execute(({ signal }) => signalled(signal))),
+    "fiber: promise(fn)": effects(base),
+    "fiber: promise(fn) in a child": effects(inChild),
+    "stock Effect stack": effects(stock),
+    "understudy: breaker, permit, timer, lazy retry": effects(attempt.generate()),
+    "understudy: failover, deadline, budget, and these": effects(whole.generate()),
+    "understudy: an attempt whose leaf takes the signal": effects(attemptWithSignal.generate()),
+    "understudy: an attempt by runPromise": promises(() => runPromise(attempt.generate())),
+  })
 }).pipe(Effect.scoped, Effect.provide([StockBreaker.layerStoreMemory(), Understudy.layer]))
 
-const { context, ...timed } = await Effect.runPromise(effects)
-const runPromise = Effect.runPromiseWith(context)
-
-const results = {
-  "bare async function": await timePromise(leaf),
-  "cockatiel wrap": await timePromise(() => peer.execute(leaf)),
-  "cockatiel wrap, leaf takes the signal": await timePromise(() => peer.execute(({ signal }) => signalled(signal))),
-  ...timed,
-  "understudy: an attempt by runPromise": await timePromise(() => runPromise(attempt.generate())),
-}
-process.stdout.write(`${JSON.stringify(results)}\n`)
+process.stdout.write(`${JSON.stringify(await Effect.runPromise(program))}\n`)

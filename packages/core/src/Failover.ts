@@ -41,7 +41,7 @@ import * as Schema from "effect/Schema"
 import type { Any } from "./Face.ts"
 import type { FinalTag } from "./FailureMode.ts"
 import * as FailureMode from "./FailureMode.ts"
-import type { CallRecord } from "./internal/callRecord.ts"
+import type { Bounds, CallRecord } from "./internal/callRecord.ts"
 import { choose } from "./internal/directory/choose.ts"
 import { measured } from "./internal/directory/measure.ts"
 import { Directory } from "./internal/directory/service.ts"
@@ -225,7 +225,7 @@ class Course {
   private readonly tooSmall: ReadonlyArray<Entry>
   private readonly failuresBefore: number
   /** What a failover around this one lends. */
-  private readonly outer: Pick<CallRecord, "alternatives" | "alternativeNeeds" | "patience" | "maxAttempts">
+  private readonly outer: Bounds
   private smallestWindow = 0
   /** Was everybody passed over, and told so? */
   private allPassed = false
@@ -249,8 +249,7 @@ class Course {
     this.context = context
     this.run = run
     this.failuresBefore = record.failures.length
-    const { alternativeNeeds, alternatives, maxAttempts, patience } = record
-    this.outer = { alternatives, alternativeNeeds, patience, maxAttempts }
+    const { maxAttempts, patience } = (this.outer = record.bounds)
     record.patience = Math.min(patience, rules.patience)
     record.maxAttempts = Math.min(maxAttempts, record.attempts + rules.maxAttempts)
   }
@@ -398,19 +397,10 @@ class Course {
     return conclude(this.rules.name, this.taken(), this.ends, this.record.modes)
   }
 
-  /** The failures since this failover began. They go into what leaves it, and so out of the record. */
+  /** The failures since this failover began. They go into what leaves it, and so out of the record, as do its bounds. */
   private taken(): ReadonlyArray<LlmError> {
+    this.record.rebound(this.outer)
     return this.record.failures.splice(this.failuresBefore)
-  }
-
-  /** It is over: what it lent is taken back. */
-  readonly over = (): undefined => {
-    const { outer, record } = this
-    record.alternatives = outer.alternatives
-    record.alternativeNeeds = outer.alternativeNeeds
-    record.patience = outer.patience
-    record.maxAttempts = outer.maxAttempts
-    return undefined
   }
 
   private worthwhile(entry: Entry, error: LlmError): boolean {
@@ -507,8 +497,7 @@ export const make = <
     const allowed = allowedOf(record, view)
     const begin = (entries: ReadonlyArray<Entry>, at: number) => {
       const tooSmall = entries.length === allowed.length ? none : allowed.filter((entry) => !entries.includes(entry))
-      const course = new Course(rules, entries, tooSmall, record, kind, context, run)
-      return Effect.onExitPrimitive(course.from(0, at), course.over)
+      return new Course(rules, entries, tooSmall, record, kind, context, run).from(0, at)
     }
     if (allowed.length < 2) return begin(allowed, now)
     const chosen = choose(allowed, { order, windows: view.windows, face: first.face, request, record, kind })

@@ -152,6 +152,20 @@ export class CallRecord {
     this.deadlineAt = this.startedAt + millis
   }
 
+  /** What a failover sets while it asks. */
+  get bounds(): Bounds {
+    const { alternativeNeeds, alternatives, maxAttempts, patience } = this
+    return { alternatives, alternativeNeeds, patience, maxAttempts }
+  }
+
+  /** They are as they were. */
+  rebound({ alternativeNeeds, alternatives, maxAttempts, patience }: Bounds): void {
+    this.alternatives = alternatives
+    this.alternativeNeeds = alternativeNeeds
+    this.patience = patience
+    this.maxAttempts = maxAttempts
+  }
+
   /** Attempts that were begun here: those of a branch are its own. */
   get begun(): number {
     return this.attempts
@@ -225,6 +239,9 @@ export class CallRecord {
     }
   }
 }
+
+/** What bounds those who are asked now. */
+export type Bounds = Readonly<Pick<CallRecord, "alternatives" | "alternativeNeeds" | "patience" | "maxAttempts">>
 
 /** A candidate whose attempts are measured. */
 interface Watched {
@@ -363,9 +380,21 @@ export const withCall = <A, E, R>(
 ): Effect.Effect<A, E, R> =>
   Effect.withFiber(({ context }) => {
     const current = callIn(context)
-    if (current !== undefined) return self(current, current.now(), false)
+    if (current !== undefined) return part(current, self)
     return newCall(new CallRecord(factsOf(context), composition), self, onEnd, handsOn)
   })
+
+/** A part of a call. Whoever asked may ask again, so what is lent there is taken back when it is over. */
+const part = <A, E, R>(
+  record: CallRecord,
+  self: (record: CallRecord, now: number, outermost: boolean) => Effect.Effect<A, E, R>,
+): Effect.Effect<A, E, R> => {
+  const { bounds } = record
+  return Effect.onExitPrimitive(self(record, record.now(), false), () => {
+    record.rebound(bounds)
+    return undefined
+  })
+}
 
 /** The same for the record of a call that has just been made. To be called in the fiber of the call. */
 export const newCall = <A, E, R>(
