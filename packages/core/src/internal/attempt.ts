@@ -330,7 +330,11 @@ const circuitOf = (
 ): Breaker | undefined => admission?.circuit(context, credentialFor(record.overrides, name) !== undefined, now)
 
 /** Lets an attempt into circuits that are closed. */
-const letIn = (attempt: Attempt<never, never>, breaker: Breaker, now: number): void => {
+const letIn = (
+  attempt: { admitted(breaker: Breaker, ticket: number, accountTicket: number): void },
+  breaker: Breaker,
+  now: number,
+): void => {
   const ticket = breaker.admit(now)
   attempt.admitted(breaker, ticket, breaker.account === undefined ? noTicket : breaker.account.admit(now))
 }
@@ -353,7 +357,7 @@ const run = <A, E>(
     const breaker = circuitOf(plan, record, context, now)
     if (breaker === undefined || isClear(breaker)) {
       const attempt = new Attempt(plan, record, kind, own, now, resume, holds)
-      if (breaker !== undefined) letIn(attempt as never, breaker, now)
+      if (breaker !== undefined) letIn(attempt, breaker, now)
       return attempt.start(fiber, leaf) as Effect.Effect<void>
     }
     const entry = enter(plan, record, breaker, now, waited)
@@ -447,7 +451,7 @@ export const goStraight = <F extends Any, E, R>(
   const inside = gate?.enter(context, record)
   if (gate !== undefined && inside === undefined) return resume(layered(request, record, now))
   const attempt = new Attempt<Answer<F>, E>(self, record, "generate", own, now, resume)
-  if (breaker !== undefined) letIn(attempt as never, breaker, now)
+  if (breaker !== undefined) letIn(attempt, breaker, now)
   attempt.went(straight as unknown as Straight<Any, unknown, unknown>, request, inside)
   return attempt.start(fiber, () => plan.generate(request) as Effect.Effect<Answer<F>, E>) as Effect.Effect<void>
 }

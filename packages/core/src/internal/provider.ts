@@ -393,6 +393,16 @@ export const fromPlan = <F extends Any, E, R>(
   })
 }
 
+/** What an attempt goes straight through. */
+type Shortcut = Pick<Plan<Any, unknown, unknown>, "again" | "gate">
+
+/** A policy only adds failures and services, so what it wraps fails with less, and needs less, than the two together. */
+const through = <F extends Any, E, R, E2, R2>(
+  plan: Plan<F, E, R>,
+  layered: Straight<F, E2, R2>["layered"],
+  inner: Asking<F, E, R>["generate"],
+): Straight<F, E2, R2> => ({ plan, layered, inner }) as unknown as Straight<F, E2, R2>
+
 /**
  * @internal Wraps both functions of a provider alike. What it cannot know of itself it asks the inner one. The policy is
  * called when the call comes to it; `run` is called where what it gives is run, each time anew. `shortcut`: what an attempt
@@ -406,27 +416,20 @@ export const wrap = <F extends Any, E, R, E2, R2>(
     kind: "generate" | "stream",
     now: number,
   ) => Effect.Effect<A, E2, R2>,
-  shortcut?: (plan: Plan<Any, unknown, unknown>) => Pick<Plan<Any, unknown, unknown>, "again" | "gate"> | undefined,
+  shortcut?: (plan: Shortcut) => Shortcut | undefined,
 ): Provider<F, E2, R2> => {
   const ask = asking(self)
   const generate = (request: Request<F>, record: CallRecord, now: number): Effect.Effect<Answer<F>, E2, R2> =>
     policy((at) => ask.generate(request, record, at), record, "generate", now)
-  const plan = internals(self)[StraightKey] as unknown as Plan<F, E2, R2> | undefined
-  const more = plan === undefined ? undefined : shortcut?.(plan as unknown as Plan<Any, unknown, unknown>)
+  const plan = internals(self)[StraightKey]
+  const more = plan === undefined ? undefined : shortcut?.(plan)
   return fromParts<F, E2, R2>({
     name: self.name,
     model: self.model,
     face: self.face,
     generate,
     straight:
-      more === undefined
-        ? undefined
-        : {
-            plan: { ...plan!, ...more },
-            layered: generate,
-            // It fails with less, and needs less.
-            inner: ask.generate as unknown as Straight<F, E2, R2>["inner"],
-          },
+      plan === undefined || more === undefined ? undefined : through({ ...plan, ...more }, generate, ask.generate),
     open: (request, scope, record, now) => policy((at) => ask.open(request, scope, record, at), record, "stream", now),
     inside: namesOf(self),
     peek: internals(self)[PeekKey],
