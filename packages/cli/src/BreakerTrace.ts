@@ -254,9 +254,13 @@ const tripOf = (trip: TraceTrip): CircuitBreaker.Trip => {
 const slowOf = (slow: typeof Slow.Type, trip: CircuitBreaker.Trip): CircuitBreaker.Trip => {
   const { by, compare, durationMs, rate } = slow
   const own = { on: "slow rate", slow: durationMs, rate, ...defined({ by, compare }) } as const
-  if ("of" in trip) return { ...own, of: trip.of, ...defined({ minimum: trip.minimum }) }
+  if ("of" in trip) return { ...own, of: trip.of, ...defined({ minimum: trip.minimum, judge: trip.judge }) }
   if ("within" in trip) {
-    return { ...own, within: trip.within, ...defined({ minimum: trip.minimum, buckets: trip.buckets }) }
+    return {
+      ...own,
+      within: trip.within,
+      ...defined({ minimum: trip.minimum, buckets: trip.buckets, judge: trip.judge }),
+    }
   }
   throw new Unsupported("A share of slow calls needs a window, and failures in a row have none.")
 }

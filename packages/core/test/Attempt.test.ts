@@ -8,9 +8,10 @@ import {
   Bulkhead,
   Call,
   CircuitBreaker,
+  Failover,
   type LlmError,
   PolicyEvent,
-  type Provider,
+  Provider,
   Retry,
   Timeouts,
 } from "@understudy/core"
@@ -231,6 +232,22 @@ describe("An attempt", () => {
       assert.strictEqual(yield* permitsOut, 0)
       assert.throws(() => Call.withTimeouts({ attempt: "1e3 millis" })(asked), /withTimeouts.*attempt/s)
       assert.throws(() => Call.stream({ timeouts: { idle: -1 } })(Stream.empty), /Call\.stream\.timeouts.*idle/s)
+    }).pipe(Effect.provide(services)),
+  )
+
+  it.effect("keeps nothing when another candidate cannot be looked at", () =>
+    Effect.gen(function* () {
+      const a = stub<Reason>("a", () => says("answered")).provider
+      let broken = false
+      const other = Provider.delegate(() => {
+        if (broken) throw new Error("no such candidate")
+        return stub("b", () => says("b")).provider
+      })
+      const both = Failover.make([guarded(a, "straight"), other]).pipe(Timeouts.deadline())
+      broken = true
+      const exit = yield* Effect.exit(both.generate(question))
+      assert.isTrue(exit._tag === "Failure" && Cause.hasDies(exit.cause))
+      assert.strictEqual(yield* permitsOut, 0)
     }).pipe(Effect.provide(services)),
   )
 })

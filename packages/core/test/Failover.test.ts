@@ -705,4 +705,23 @@ describe("Failover", () => {
       }
     }).pipe(Effect.provide(Understudy.layer)),
   )
+
+  it.effect("takes back what it lends also when parts of a call overlap", () =>
+    Effect.gen(function* () {
+      const inner = (name: string, takes: number, maxAttempts: number) =>
+        Failover.make([stub(`${name}1`, () => says("1", takes)).provider, stub(`${name}2`, () => says("2")).provider], {
+          name,
+          maxAttempts,
+        })
+      const [f, g] = [inner("f", 20, 2), inner("g", 40, 4)]
+      const both = Effect.all([f.generate(question), g.generate(question)], { concurrency: 2 })
+      const asksBoth = stub("x", () => ({
+        whole: Effect.andThen(Effect.orDie(both), fails(failure("Overloaded", "x")).whole),
+        parts: Stream.empty,
+      }))
+      const y = stub("y", () => says("y"))
+      const { exit, millis } = yield* play(ask("generate", Failover.make([asksBoth.provider, y.provider])))
+      assert.deepStrictEqual([exit, millis], [Exit.succeed("y"), 40])
+    }),
+  )
 })

@@ -67,6 +67,15 @@ const direct = candidate("direct", text(good)).provider
 
 describe("StructuredOutput", () => {
   describe("of one answer", () => {
+    it.effect("asks in all no more often than the composition inside may", () =>
+      Effect.gen(function* () {
+        const a = candidate("a", text("no JSON"), text("none"), text("still none"), text("nor here"), text(good))
+        const twice = Failover.make([a.provider], { maxAttempts: 2 }).pipe(StructuredOutput.with({ attempts: 5 }))
+        yield* Effect.flip(twice.generate(json))
+        assert.strictEqual(a.asked.length, 2)
+      }),
+    )
+
     it.effect("leaves strict JSON as it is, to the last space", () =>
       Effect.gen(function* () {
         const spaced = ` {"count" : 3,\n"item":"tea"} `

@@ -123,8 +123,14 @@ class Attempt<A, E> implements Alarm {
   start(fiber: Fiber.Fiber<unknown, unknown>, leaf: () => Effect.Effect<A, E>): Effect.Effect<unknown> | undefined {
     const { plan, record } = this
     const { context } = fiber
-    if (record.deadlineAt !== Infinity && !plan.composite) this.bound()
-    if (record.observer !== undefined) this.begun()
+    try {
+      if (record.deadlineAt !== Infinity && !plan.composite) this.bound()
+      if (record.observer !== undefined) this.begun()
+    } catch (defect) {
+      // Other candidates are looked at, and what a program says of them may throw.
+      this.finish(Exit.die(defect))
+      return undefined
+    }
     this.context = contextOf(context, record, plan)
     this.caller = fiber.id
     const child = (this.child = Effect.runForkWith(this.context)(made(leaf)))
@@ -182,7 +188,11 @@ class Attempt<A, E> implements Alarm {
     } else if (this.expired !== undefined && Cause.hasInterruptsOnly(exit.cause)) {
       outcome = Exit.fail(this.expired as E)
     }
-    this.settle(outcome, told)
+    try {
+      this.settle(outcome, told)
+    } catch (defect) {
+      outcome = Exit.die(defect)
+    }
     this.inside?.leave(record)
     this.resume(outcome._tag === "Success" ? outcome : this.mended(outcome))
   }

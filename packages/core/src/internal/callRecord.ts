@@ -88,6 +88,8 @@ export class CallRecord {
   declare ended: boolean
   /** Is this a branch of a hedge that is beside the first? It does not wait at limits. */
   declare extra: boolean
+  /** The parts that have begun in it, the last one first. */
+  declare parts: Part | undefined
   declare private waits: Map<string, number> | undefined
   /** Of a branch: how many failures it began with. */
   declare private readonly inherited: number
@@ -205,6 +207,7 @@ export class CallRecord {
     return Object.assign(branch, {
       failures: [...this.failures],
       inherited: this.failures.length,
+      parts: undefined,
       waits: this.waits === undefined ? undefined : new Map(this.waits),
     })
   }
@@ -242,6 +245,15 @@ export class CallRecord {
 
 /** What bounds those who are asked now. */
 export type Bounds = Readonly<Pick<CallRecord, "alternatives" | "alternativeNeeds" | "patience" | "maxAttempts">>
+
+/** A part of a call that has begun, and what held before. */
+interface Part {
+  readonly bounds: Bounds
+  readonly watched: Watched | undefined
+  over: boolean
+  /** The one that began before it, and had not ended then. */
+  readonly outer: Part | undefined
+}
 
 /** A candidate whose attempts are measured. */
 interface Watched {
@@ -389,9 +401,16 @@ const part = <A, E, R>(
   record: CallRecord,
   self: (record: CallRecord, now: number, outermost: boolean) => Effect.Effect<A, E, R>,
 ): Effect.Effect<A, E, R> => {
-  const { bounds } = record
+  const begun: Part = { bounds: record.bounds, watched: record.watched, over: false, outer: record.parts }
+  record.parts = begun
   return Effect.onExitPrimitive(self(record, record.now(), false), () => {
-    record.rebound(bounds)
+    begun.over = true
+    // Of parts that overlap the last one to end takes back what all of them lent.
+    for (let last = record.parts; last?.over === true; last = last.outer) {
+      record.rebound(last.bounds)
+      record.watched = last.watched
+      record.parts = last.outer
+    }
     return undefined
   })
 }

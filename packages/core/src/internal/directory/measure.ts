@@ -23,10 +23,17 @@ const inVain: Tags = new Set(["TimedOut", "DeadlineExceeded"])
 const counts = (cause: Cause.Cause<unknown>, record: CallRecord): boolean =>
   cause.reasons.some(
     (reason) =>
-      reason._tag === "Die" ||
-      (reason._tag === "Fail" &&
-        (!isLlmError(reason.error) || FailureMode.health(reason.error, record.modes) !== "ignored")),
+      reason._tag === "Die" || (reason._tag === "Fail" && (!isLlmError(reason.error) || isSick(reason.error, record))),
   )
+
+const isSick = (failure: LlmError, record: CallRecord): boolean => {
+  try {
+    return FailureMode.health(failure, record.modes) !== "ignored"
+  } catch {
+    // A judge that throws says nothing.
+    return false
+  }
+}
 
 /** It did not end with an answer. `longest`: what it may take, in milliseconds. */
 export const failed = (

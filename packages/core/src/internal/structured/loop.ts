@@ -13,7 +13,7 @@ import {
   type Rejection,
   withEvidence,
 } from "../llmError.ts"
-import { type AnyOf, namesOf, peek } from "../provider.ts"
+import { type AnyOf, namesOf, peek, within } from "../provider.ts"
 import * as Usage from "./usage.ts"
 
 /** What is wrong with an answer, and how it can be asked for again. */
@@ -280,6 +280,7 @@ export const untilAccepted = <A, E, R, EJ, RJ, RO>(
   Effect.withFiber(({ context }) => {
     const { alternativeNeeds, alternatives, maxAttempts, passedOver, patience, pinned } = record
     const failuresBefore = record.failures.length
+    record.maxAttempts = Math.min(maxAttempts, record.attempts + within(self, record).maxAttempts)
     const course = new Course(ask, self, request, judge, bounds, record, context, onInvalid)
     return Effect.onExitPrimitive(course.from(request), (exit) => {
       // What leaves tells of them.
