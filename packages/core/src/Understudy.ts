@@ -36,13 +36,11 @@
  *   })
  * ```
  */
-import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Layer from "effect/Layer"
 import * as Bulkhead from "./Bulkhead.ts"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
 import * as Directory from "./Directory.ts"
-import type { Any } from "./Face.ts"
 import * as Failover from "./Failover.ts"
 import * as Hedge from "./Hedge.ts"
 import * as History from "./History.ts"
@@ -58,7 +56,7 @@ import type {
   InvalidResponse,
 } from "./internal/llmError.ts"
 import type { AnyOf, AnyProvider, ErrorOf, FaceOf, Provider, ServicesOf } from "./internal/provider.ts"
-import { isProvider, wrap } from "./internal/provider.ts"
+import { isProvider } from "./internal/provider.ts"
 import * as RateLimit from "./RateLimit.ts"
 import * as Recovery from "./Recovery.ts"
 import * as Retry from "./Retry.ts"
@@ -198,9 +196,8 @@ export const make = <
       "expected candidates that are language models: others have no prompt",
     )
   }
-  // A failover bounds its attempts itself. Of language models, answers that do not fit are asked for again.
-  const within = isLanguageModel(failover) ? bounded(answering(failover, o), maxAttempts ?? 6) : failover
-  const whole: unknown = o.deadline === false ? within : within.pipe(Timeouts.deadline(o.deadline))
+  const answered: AnyProvider = isLanguageModel(failover) ? answering(failover, o) : failover
+  const whole: unknown = o.deadline === false ? answered : answered.pipe(Timeouts.deadline(o.deadline))
   return whole as ReturnType<typeof make<C, Rest>>
 }
 
@@ -211,17 +208,6 @@ const answering = (failover: Model, { recovery, structured }: Policies): Model =
   if (recovery?.contentFiltered !== undefined) model = model.pipe(Recovery.contentFiltered(recovery.contentFiltered))
   return structured === false ? model : model.pipe(StructuredOutput.with(structured))
 }
-
-/** Attempts at most, also when answers are asked for again. */
-const bounded = (self: AnyProvider, maxAttempts: number): AnyProvider =>
-  wrap<Any, unknown, unknown, unknown, unknown>(self, (run, record, _, now) => {
-    const before = record.maxAttempts
-    record.maxAttempts = Math.min(before, record.attempts + maxAttempts)
-    return Effect.onExitPrimitive(run(now), () => {
-      record.maxAttempts = before
-      return undefined
-    })
-  })
 
 /** What judging the answers adds, where there are answers to judge. */
 type OfAnswers<F> = F extends LanguageModelFace ? InvalidResponse : never

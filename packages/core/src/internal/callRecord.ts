@@ -381,8 +381,8 @@ export const callEnded = (record: CallRecord, exit: Exit.Exit<unknown, unknown>,
 
 /**
  * Runs an effect inside the current call, or, when there is none, as a call of
- * its own whose end `onEnd` tells. It is told the time. `handsOn`: it sees to it itself that whoever
- * may look for the call finds it.
+ * its own whose end `onEnd` tells. It is told the time. `handsOn`: it sees to it
+ * itself that whoever may look for the call finds it.
  */
 export const withCall = <A, E, R>(
   composition: string,

@@ -14,6 +14,7 @@ import {
   withEvidence,
 } from "../llmError.ts"
 import { type AnyOf, namesOf, peek, within } from "../provider.ts"
+import { bounded } from "../recovery/asking.ts"
 import * as Usage from "./usage.ts"
 
 /** What is wrong with an answer, and how it can be asked for again. */
@@ -77,8 +78,6 @@ class Course<A, E, R, EJ, RJ, RO> {
   private lastText = ""
   /** How often the length that the call allows was doubled, as an answer was cut off. */
   private doublings = 0
-  /** What a failover around this one lends. */
-  private readonly lent: Pick<CallRecord, "alternatives" | "alternativeNeeds" | "patience">
 
   constructor(
     ask: (request: Request) => Effect.Effect<Answer, E, R>,
@@ -98,15 +97,10 @@ class Course<A, E, R, EJ, RJ, RO> {
     this.record = record
     this.context = context
     this.onInvalid = onInvalid
-    const { alternativeNeeds, alternatives, patience } = record
-    this.lent = { alternatives, alternativeNeeds, patience }
   }
 
   /** Asks with this request, which is the original one or one that says what was wrong. */
   from(request: Request): Effect.Effect<Accepted<A>, E | EJ | InvalidResponse, R | RJ | RO> {
-    // What a failover lent while it asked is over when it has answered. The attempts it made still count.
-    const { alternativeNeeds, alternatives, patience } = this.lent
-    Object.assign(this.record, { alternativeNeeds, alternatives, patience })
     return Effect.matchEffect(longerAnswer(this.ask(request), this.doublings), {
       onFailure: (error) => this.failed(request, error),
       onSuccess: (answer) => {
@@ -278,14 +272,15 @@ export const untilAccepted = <A, E, R, EJ, RJ, RO>(
   onInvalid: (rejected: Rejected, text: string) => Effect.Effect<void, never, RO>,
 ): Effect.Effect<Accepted<A>, E | EJ | InvalidResponse, R | RJ | RO> =>
   Effect.withFiber(({ context }) => {
-    const { alternativeNeeds, alternatives, maxAttempts, passedOver, patience, pinned } = record
+    const { passedOver, pinned } = record
     const failuresBefore = record.failures.length
-    record.maxAttempts = Math.min(maxAttempts, record.attempts + within(self, record).maxAttempts)
     const course = new Course(ask, self, request, judge, bounds, record, context, onInvalid)
-    return Effect.onExitPrimitive(course.from(request), (exit) => {
+    const asking = Effect.onExitPrimitive(course.from(request), (exit) => {
       // What leaves tells of them.
       if (exit._tag === "Failure") record.failures.splice(failuresBefore)
-      Object.assign(record, { alternativeNeeds, alternatives, maxAttempts, passedOver, patience, pinned })
+      Object.assign(record, { passedOver, pinned })
       return undefined
     })
+    // The attempts count together, however often it is asked.
+    return bounded(asking, record, within(self, record).maxAttempts)
   })
